@@ -1,0 +1,463 @@
+//! What one node needs of the configuration: its own listeners and limits, the sites with their policies in the form
+//! that the rules use, and for each site the parents that it asks.
+//!
+//! The file as a whole was checked by [`shared::config`]; here is only what concerns this program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderName, StatusCode};
+use shared::config::{
+    CacheSpec, EdgeSpec, KeyQuery, Loaded, Location, LogSpec, OriginSpec, OriginUrl, Parents,
+    Problem, Role, RouteCache, Severity, SiteTlsSpec, Spec, Step, WhenDown,
+};
+
+use crate::key::{KeyRules, NamePattern, QueryMode};
+use crate::route::{Hosts, PathPattern};
+use crate::semantics::policy::{StaleRules, Ttl};
+use crate::semantics::{Policy, Profile};
+
+/// A node's configuration.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The node's name.
+    pub node: String,
+    /// The cluster's name: how nodes of one CDN know each other in `CDN-Loop`.
+    pub cluster: String,
+    /// The node's own table.
+    pub edge: EdgeSpec,
+    /// Bodies longer than this are not stored.
+    pub max_object: u64,
+    /// Logs.
+    pub log: LogSpec,
+    /// Origins that a site of ours uses, and their failovers.
+    pub origins: BTreeMap<String, OriginSpec>,
+    /// Parents that a site of ours uses.
+    pub parents: BTreeMap<String, Parent>,
+    /// Sites in the order of their names.
+    pub sites: Vec<Site>,
+    /// Addresses of nodes of this CDN: what they say of a client is believed.
+    pub peers: BTreeSet<IpAddr>,
+}
+
+/// A site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its name.
+    pub name: String,
+    /// Its hosts.
+    pub hosts: Vec<String>,
+    /// The second tier, on a node that is in the first.
+    pub tier: Option<Tier>,
+    /// Its routes in order.
+    pub routes: Vec<Route>,
+    /// Its certificate; none: a self-signed one.
+    pub tls: Option<SiteTlsSpec>,
+}
+
+/// One route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which paths.
+    pub pattern: PathPattern,
+    /// The origin asked.
+    pub origin: String,
+    /// `None`: passed on, never stored.
+    pub policy: Option<Arc<Policy>>,
+    /// Taken off the path for the origin.
+    pub strip_prefix: Option<String>,
+}
+
+/// The parents of a site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tier {
+    /// Groups of names: the next group is asked when none of a group is up.
+    pub groups: Vec<Vec<String>>,
+    /// How far above the mean a parent's load may be.
+    pub bounded_load: f64,
+    /// Where a request goes whose parent is down.
+    pub when_down: WhenDown,
+}
+
+/// A parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Where it is asked: its first http listener.
+    pub url: OriginUrl,
+    /// It is this node.
+    pub is_self: bool,
+}
+
+impl Plan {
+    /// The plan of `node`, or of the only edge that there is.
+    ///
+    /// # Errors
+    /// All that is wrong with it for this program.
+    pub fn new(loaded: &Loaded, node: Option<&str>) -> Result<Self, Vec<Problem>> {
+        let spec = &loaded.spec;
+        let fail =
+            |path: &[Step], message: String| vec![loaded.problem(path, Severity::Error, message)];
+        let names =
+            || spec.edge.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let (node, edge) = match node {
+            Some(name) => match spec.edge.get_key_value(name) {
+                Some(found) => found,
+                None if spec.edge.is_empty() => {
+                    return Err(fail(
+                        &[],
+                        format!("there is no edge `{name}`, nor any other: write `[edge.{name}]`"),
+                    ));
+                }
+                None => {
+                    return Err(fail(
+                        &[],
+                        format!("there is no edge `{name}`; there are {}", names()),
+                    ));
+                }
+            },
+            None => {
+                let mut edges = spec.edge.iter();
+                match (edges.next(), edges.next()) {
+                    (Some(only), None) => only,
+                    (None, _) => {
+                        return Err(fail(&[], "there is no edge: write `[edge.NAME]`".to_owned()));
+                    }
+                    (Some(_), Some(_)) => {
+                        return Err(fail(
+                            &[],
+                            format!("which node is this? Name one with --node: {}", names()),
+                        ));
+                    }
+                }
+            }
+        };
+        Self::for_edge(loaded, node, edge)
+    }
+
+    fn for_edge(loaded: &Loaded, node: &str, edge: &EdgeSpec) -> Result<Self, Vec<Problem>> {
+        let spec = &loaded.spec;
+        let mut problems = Vec::new();
+        let mut problem = |path: &[Step], message: String| {
+            problems.push(loaded.problem(path, Severity::Error, message));
+        };
+        let mut policies = BTreeMap::new();
+        for (name, cache) in &spec.cache {
+            match policy(cache) {
+                Ok(policy) => {
+                    policies.insert(name.as_str(), Arc::new(policy));
+                }
+                Err(message) => problem(&["cache".into(), name.as_str().into()], message),
+            }
+        }
+        let default_policy = match policy(&CacheSpec::default()) {
+            Ok(policy) => Arc::new(policy),
+            Err(message) => {
+                problem(&[], message);
+                Arc::new(Policy::default())
+            }
+        };
+        let mut hosts = Hosts::default();
+        let mut sites = Vec::new();
+        let mut parents = BTreeMap::new();
+        let mut origins = BTreeMap::new();
+        for (name, site) in &spec.site {
+            let at = |step: &str| [Step::from("site"), Step::from(name.as_str()), Step::from(step)];
+            for host in &site.hosts {
+                if let Err(message) = hosts.insert(host, ()) {
+                    problem(&at("hosts"), message);
+                }
+            }
+            let mut routes = Vec::new();
+            for route in &site.routes {
+                let pattern = match PathPattern::new(&route.path) {
+                    Ok(pattern) => pattern,
+                    Err(message) => {
+                        problem(&at("routes"), message);
+                        continue;
+                    }
+                };
+                add_origin(spec, &route.origin, &mut origins);
+                let policy = match &route.cache {
+                    RouteCache::Off => None,
+                    RouteCache::Policy(name) => {
+                        Some(Arc::clone(policies.get(name.as_str()).unwrap_or(&default_policy)))
+                    }
+                };
+                routes.push(Route {
+                    pattern,
+                    origin: route.origin.clone(),
+                    policy,
+                    strip_prefix: route.strip_prefix.clone(),
+                });
+            }
+            let tier = site.tier.as_ref().filter(|_| edge.role != Role::Parent);
+            let tier = tier.and_then(|name| spec.tier.get_key_value(name)).map(|(name, tier)| {
+                let groups = match &tier.parents {
+                    Parents::Named(names) => vec![names.clone()],
+                    Parents::NearestDatacenter => nearest(spec, edge),
+                };
+                for parent in groups.iter().flatten() {
+                    match spec.edge.get(parent).and_then(|edge| edge.http.first()) {
+                        Some(address) => {
+                            let parent_plan =
+                                Parent { url: url(*address), is_self: parent == node };
+                            parents.insert(parent.clone(), parent_plan);
+                        }
+                        None => problem(
+                            &["tier".into(), name.as_str().into(), "parents".into()],
+                            format!(
+                                "`{parent}` has no `http` listener, which is where its edges ask it"
+                            ),
+                        ),
+                    }
+                }
+                Tier { groups, bounded_load: tier.bounded_load, when_down: tier.when_down }
+            });
+            sites.push(Site {
+                name: name.clone(),
+                hosts: site.hosts.clone(),
+                tier,
+                routes,
+                tls: site.tls.clone(),
+            });
+        }
+        if edge.http.is_empty() && edge.https.is_empty() {
+            problem(
+                &["edge".into(), node.into()],
+                "a node serves on `http` or `https`: write one of them".to_owned(),
+            );
+        }
+        let memory = edge.memory.0;
+        let max_object = edge.max_object.map_or(memory / 8, |size| size.0).min(memory);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            node: node.to_owned(),
+            cluster: spec.cluster.name.clone(),
+            edge: edge.clone(),
+            max_object,
+            log: spec.log.clone(),
+            origins,
+            parents,
+            sites,
+            peers: peers(spec),
+        })
+    }
+
+    /// Whether a request that comes from `peer` may say for whom it asks. A node of this CDN may, and so may this
+    /// machine: on it, nodes speak to each other from whatever loopback address the kernel picks.
+    pub fn is_peer(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        peer.is_loopback() || self.peers.contains(&peer)
+    }
+}
+
+fn peers(spec: &Spec) -> BTreeSet<IpAddr> {
+    let listeners = |edge: &EdgeSpec| {
+        let sockets: Vec<SocketAddr> =
+            edge.http.iter().chain(&edge.https).copied().chain([edge.admin]).collect();
+        sockets
+            .into_iter()
+            .map(|socket| socket.ip())
+            .chain(edge.address.clone())
+            .collect::<Vec<_>>()
+    };
+    let all = spec.edge.values().flat_map(listeners);
+    all.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified()).collect()
+}
+
+/// The origin, and those that stand in for it.
+fn add_origin(spec: &Spec, name: &str, origins: &mut BTreeMap<String, OriginSpec>) {
+    let mut next = Some(name);
+    while let Some(name) = next {
+        let Some(origin) = spec.origin.get(name) else { return };
+        if origins.insert(name.to_owned(), origin.clone()).is_some() {
+            return;
+        }
+        next = origin.failover.as_deref();
+    }
+}
+
+fn url(address: SocketAddr) -> OriginUrl {
+    OriginUrl { tls: false, host: address.ip().to_string(), port: address.port() }
+}
+
+/// All parents, by datacenter, nearest first.
+fn nearest(spec: &Spec, edge: &EdgeSpec) -> Vec<Vec<String>> {
+    let Some(here) = spec.datacenter.get(&edge.datacenter).map(|datacenter| datacenter.location)
+    else {
+        return Vec::new();
+    };
+    let mut groups: Vec<(f64, &str, Vec<String>)> = Vec::new();
+    for (name, datacenter) in &spec.datacenter {
+        let parents: Vec<String> = spec
+            .edge
+            .iter()
+            .filter(|(_, edge)| edge.datacenter == *name && edge.role != Role::Edge)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if !parents.is_empty() {
+            groups.push((angle(here, datacenter.location), name, parents));
+        }
+    }
+    groups.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(other.1)));
+    groups.into_iter().map(|(_, _, parents)| parents).collect()
+}
+
+/// A measure of the distance on the globe: it grows with it, which is all that an order needs.
+fn angle(one: Location, other: Location) -> f64 {
+    let (a, b) = (one.latitude.to_radians(), other.latitude.to_radians());
+    let lon = (one.longitude - other.longitude).to_radians();
+    ((a - b) / 2.0).sin().powi(2) + a.cos() * b.cos() * (lon / 2.0).sin().powi(2)
+}
+
+/// A policy in the form that the rules use.
+fn policy(cache: &CacheSpec) -> Result<Policy, String> {
+    let mut negative_ttl = Vec::new();
+    for (status, ttl) in &cache.negative_ttl {
+        let code = status.parse::<u16>().ok().and_then(|code| StatusCode::from_u16(code).ok());
+        let code = code.ok_or_else(|| {
+            format!("`{status}` in `negative_ttl` is not a status: write \"404\"")
+        })?;
+        negative_ttl.push((code, ttl.get()));
+    }
+    let mut headers = Vec::new();
+    for name in &cache.key.headers {
+        let name = name
+            .parse::<HeaderName>()
+            .map_err(|_| format!("`{name}` in `key.headers` is not a field name"))?;
+        headers.push(name);
+    }
+    let patterns =
+        |names: &[String]| names.iter().map(|name| NamePattern::new(name)).collect::<Vec<_>>();
+    let after_wait = cache.stale.after_wait.get();
+    Ok(Policy {
+        ttl: Ttl {
+            default: cache.ttl.default.get(),
+            min: cache.ttl.min.get(),
+            max: cache.ttl.max.get(),
+        },
+        negative_ttl,
+        stale: StaleRules {
+            while_revalidate: cache.stale.while_revalidate.get(),
+            if_error: cache.stale.if_error.get(),
+            after_wait: (!after_wait.is_zero()).then_some(after_wait),
+            beside_s_maxage: false,
+        },
+        key: KeyRules {
+            query: match cache.key.query {
+                KeyQuery::All => QueryMode::All,
+                KeyQuery::None if cache.key.keep.is_empty() => QueryMode::None,
+                KeyQuery::None => QueryMode::Allow,
+            },
+            allow: patterns(&cache.key.keep),
+            drop: patterns(&cache.key.drop),
+            sort: cache.key.sort,
+            headers,
+            cookies: cache.key.cookies.clone(),
+        },
+        profile: match cache.profile {
+            shared::config::Profile::Safe => Profile::Safe,
+            shared::config::Profile::Rfc => Profile::Rfc,
+        },
+        ..Policy::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::config::Files;
+    use std::path::{Path, PathBuf};
+
+    struct One(&'static str);
+
+    impl Files for One {
+        fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+            Ok(self.0.as_bytes().to_vec())
+        }
+        fn glob(&self, _: &str) -> Result<Vec<PathBuf>, String> {
+            Ok(Vec::new())
+        }
+        fn env(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+
+    const FILE: &str = r#"
+[datacenter.icn]
+location = [37.46, 126.44]
+[datacenter.fra]
+location = [50.03, 8.57]
+[datacenter.iad]
+location = [38.95, -77.45]
+[edge.fra-1]
+datacenter = "fra"
+address = ["192.0.2.1"]
+http = ["192.0.2.1:80"]
+admin = "127.0.0.1:9090"
+memory = "64MiB"
+[edge.iad-p1]
+datacenter = "iad"
+role = "parent"
+http = ["198.51.100.1:80"]
+admin = "127.0.0.1:9091"
+[edge.icn-p1]
+datacenter = "icn"
+role = "both"
+address = ["203.0.113.1"]
+http = ["203.0.113.1:80"]
+admin = "127.0.0.1:9092"
+[origin.static]
+servers = [ { url = "http://127.0.9.1:9001" } ]
+failover = "backup"
+[origin.backup]
+servers = [ { url = "http://127.0.9.2:9001" } ]
+[origin.unused]
+servers = [ { url = "http://127.0.9.3:9001" } ]
+[cache.assets]
+key = { query = "none", keep = ["v"] }
+[tier.shield]
+parents = "nearest-datacenter"
+[site.www]
+hosts = ["www.cdn.test"]
+tier = "shield"
+routes = [
+  { path = "/api/*", origin = "static", cache = "off" },
+  { path = "/*", origin = "static", cache = "assets" },
+]
+"#;
+
+    fn plan(node: Option<&str>) -> Result<Plan, Vec<Problem>> {
+        let loaded = shared::config::load(Path::new("m.toml"), &One(FILE)).unwrap();
+        Plan::new(&loaded, node)
+    }
+
+    #[test]
+    fn an_edge_asks_the_parents_of_the_nearest_datacenter_first() {
+        let plan = plan(Some("fra-1")).unwrap();
+        let tier = plan.sites[0].tier.clone().unwrap();
+        assert_eq!(tier.groups, [["iad-p1"], ["icn-p1"]]);
+        assert_eq!(plan.parents["iad-p1"].url.to_string(), "http://198.51.100.1");
+        assert_eq!(plan.max_object, 8 << 20);
+        assert_eq!(plan.origins.keys().collect::<Vec<_>>(), ["backup", "static"]);
+        assert!(plan.sites[0].routes[0].policy.is_none());
+        assert_eq!(plan.sites[0].routes[1].policy.as_ref().unwrap().key.query, QueryMode::Allow);
+        assert!(plan.is_peer("198.51.100.1".parse().unwrap()));
+        assert!(!plan.is_peer("198.51.100.2".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_parent_asks_no_parent_and_one_of_both_knows_itself() {
+        assert!(plan(Some("iad-p1")).unwrap().sites[0].tier.is_none());
+        assert!(plan(Some("icn-p1")).unwrap().parents["icn-p1"].is_self);
+    }
+
+    #[test]
+    fn a_node_must_be_named_where_there_are_several() {
+        assert!(plan(None).unwrap_err()[0].message.contains("--node"));
+        assert!(plan(Some("lhr-1")).unwrap_err()[0].message.contains("`fra-1`"));
+    }
+}

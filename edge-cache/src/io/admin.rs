@@ -1,0 +1,316 @@
+//! The operator's side of a node: what it is doing, why it would do what with a URL, and orders to it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use shared::io::admin::{Answer, Call, Handler};
+use shared::io::clock;
+use shared::time::UnixMillis;
+use tokio::sync::mpsc;
+
+use super::explain::{self, Explained};
+use super::node::Node;
+use crate::semantics::reason::Outcome;
+use crate::store::Object;
+
+/// Answers that a program's main task must give: it owns the listeners that a reload changes.
+pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<(), String>>;
+
+/// `GET /v1/status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Its datacenter.
+    pub datacenter: String,
+    /// `edge`, `parent` or `both`.
+    pub role: String,
+    /// `serving` or `draining`.
+    pub state: String,
+    /// Version of the program.
+    pub version: String,
+    /// Client connections now.
+    pub connections: usize,
+    /// Requests now.
+    pub in_flight: usize,
+    /// Fetches into the store now.
+    pub fills: usize,
+    /// The memory tier.
+    pub memory: Memory,
+    /// Per site.
+    pub sites: Vec<SiteStatus>,
+    /// Origins and their servers.
+    pub origins: Vec<UpstreamStatus>,
+    /// Parents.
+    pub parents: Vec<UpstreamStatus>,
+}
+
+/// The memory tier.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Memory {
+    /// Bytes taken.
+    pub bytes: u64,
+    /// Bytes that there are.
+    pub capacity: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Objects that made room for others.
+    pub evictions: u64,
+}
+
+/// A site's requests since start.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// Its name.
+    pub site: String,
+    /// By outcome.
+    pub requests: std::collections::BTreeMap<String, u64>,
+    /// Share of the requests to routes that cache, that were answered without a fetch of the whole.
+    pub hit_ratio: Option<f64>,
+}
+
+/// An origin or a parent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: String,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+    /// Open connections.
+    pub connections: usize,
+}
+
+/// A server.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Where it is.
+    pub url: String,
+    /// Whether requests go to it.
+    pub up: bool,
+    /// Requests to it now.
+    pub in_flight: u32,
+}
+
+/// The status now.
+pub fn status(node: &Node) -> Status {
+    let snapshot = node.snapshot.load();
+    let memory = node.store.memory();
+    let stats = memory.stats();
+    let upstream = |upstream: &super::pool::Upstream| UpstreamStatus {
+        name: upstream.name.to_string(),
+        servers: upstream
+            .servers
+            .iter()
+            .map(|server| ServerStatus {
+                url: server.url.to_string(),
+                up: server.is_up(),
+                in_flight: server.in_flight.load(Ordering::Relaxed),
+            })
+            .collect(),
+        connections: upstream.open_connections(),
+    };
+    let sites = snapshot.list.iter().map(|site| {
+        let count = |outcome| site.counters.get(outcome);
+        let hits = count(Outcome::Hit) + count(Outcome::Stale) + count(Outcome::Revalidated);
+        let all = hits + count(Outcome::Miss);
+        SiteStatus {
+            site: site.name.to_string(),
+            requests: Outcome::ALL
+                .iter()
+                .map(|outcome| (outcome.label().to_owned(), count(*outcome)))
+                .collect(),
+            hit_ratio: (all > 0).then(|| hits as f64 / all as f64),
+        }
+    });
+    Status {
+        node: node.name.to_string(),
+        datacenter: snapshot.plan.edge.datacenter.clone(),
+        role: format!("{:?}", snapshot.plan.edge.role).to_lowercase(),
+        state: if node.is_draining() { "draining" } else { "serving" }.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        connections: node.telemetry.connections.load(Ordering::Relaxed),
+        in_flight: node.telemetry.in_flight.load(Ordering::Relaxed),
+        fills: node.fills.len(),
+        memory: Memory {
+            bytes: stats.bytes,
+            capacity: memory.capacity(),
+            objects: stats.objects,
+            evictions: stats.evictions,
+        },
+        sites: sites.collect(),
+        origins: snapshot.origins.values().map(|origin| upstream(&origin.upstream)).collect(),
+        parents: snapshot.parents.values().map(|parent| upstream(&parent.upstream)).collect(),
+    }
+}
+
+/// `GET /v1/report`: what geodns reads of a node.
+fn report(node: &Node) -> serde_json::Value {
+    let status = status(node);
+    let snapshot = node.snapshot.load();
+    let edge = &snapshot.plan.edge;
+    let mut protocols = Vec::new();
+    if !edge.http.is_empty() || !edge.https.is_empty() {
+        protocols.push("http/1.1");
+    }
+    if !edge.https.is_empty() {
+        protocols.push("h2");
+    }
+    let (mut hits, mut all) = (0, 0);
+    for site in &snapshot.list {
+        let count = |outcome| site.counters.get(outcome);
+        let found = count(Outcome::Hit) + count(Outcome::Stale) + count(Outcome::Revalidated);
+        hits += found;
+        all += found + count(Outcome::Miss);
+    }
+    let origins = status.origins.iter().map(|origin| {
+        serde_json::json!({ "name": origin.name, "up": origin.servers.iter().any(|server| server.up) })
+    });
+    serde_json::json!({
+        "node": status.node,
+        "datacenter": status.datacenter,
+        "state": status.state,
+        "connections": status.connections,
+        "in_flight": status.in_flight,
+        "load": status.connections as f64 / f64::from(edge.max_connections.max(1)),
+        "hit_ratio": (all > 0).then(|| hits as f64 / all as f64),
+        "warmth": status.memory.bytes as f64 / status.memory.capacity.max(1) as f64,
+        "protocols": protocols,
+        "origins": origins.collect::<Vec<_>>(),
+    })
+}
+
+fn object(object: &Object, now: UnixMillis) -> serde_json::Value {
+    let headers: Vec<(&str, String)> = object
+        .head
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect();
+    serde_json::json!({
+        "status": object.head.status.as_u16(),
+        "length": object.length,
+        "weight": object.weight(),
+        "age": object.head.current_age(now).as_secs(),
+        "ttl": object.head.remaining_millis(now) / 1000,
+        "lifetime": object.head.lifetimes.fresh.as_secs(),
+        "lifetime_from": format!("{:?}", object.head.lifetimes.source),
+        "vary": match &object.head.vary {
+            crate::semantics::vary::Vary::Fields(names) => names.iter().map(|name| name.as_str().to_owned()).collect(),
+            crate::semantics::vary::Vary::Star => vec!["*".to_owned()],
+        },
+        "headers": headers,
+    })
+}
+
+fn explained(explained: &Explained) -> serde_json::Value {
+    use crate::lookup::Decision;
+    let now = clock::now();
+    let action = match explained.decision {
+        Decision::Hit { .. } => "answer from the store",
+        Decision::Stale { revalidate: true, .. } => "answer from the store, and revalidate behind",
+        Decision::Stale { .. } => "answer from the store, stale",
+        Decision::Revalidate { .. } => "revalidate, then answer",
+        Decision::Miss { .. } => "fetch, then answer",
+        Decision::Pass { .. } => "pass on",
+        Decision::GatewayTimeout { .. } => "answer 504",
+    };
+    serde_json::json!({
+        "site": &*explained.site,
+        "origin": &*explained.origin,
+        "cached_route": explained.cached,
+        "key": explained.key.text(),
+        "decision": action,
+        "reason": explained.decision.reason().code(),
+        "parents": explained.parents.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
+        "stored": explained.stored.iter().map(|stored| object(stored, now)).collect::<Vec<_>>(),
+    })
+}
+
+/// The handler of the admin API.
+pub fn handler(node: &Arc<Node>, reloads: mpsc::Sender<ReloadRequest>) -> Handler {
+    let node = Arc::clone(node);
+    Arc::new(move |call: Call| {
+        let (node, reloads) = (Arc::clone(&node), reloads.clone());
+        Box::pin(async move { answer(&node, &call, &reloads).await })
+    })
+}
+
+async fn answer(node: &Node, call: &Call, reloads: &mpsc::Sender<ReloadRequest>) -> Answer {
+    let get = call.method == Method::GET;
+    match (get, call.path().as_slice()) {
+        (true, ["livez"]) => Answer::text(StatusCode::OK, "ok\n"),
+        (true, ["readyz"]) if node.is_draining() => {
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
+        (true, ["readyz"]) => Answer::text(StatusCode::OK, "ok\n"),
+        (true, ["metrics"]) => Answer::metrics(node.metrics()),
+        (true, ["v1", "status"]) => Answer::json(&status(node)),
+        (true, ["v1", "report"]) => Answer::json(&report(node)),
+        (true, ["v1", "explain"]) => of_url(node, call, explained),
+        (true, ["v1", "object"]) => of_url(node, call, |found| {
+            let now = clock::now();
+            serde_json::json!({
+                "key": found.key.text(),
+                "stored": found.stored.iter().map(|stored| object(stored, now)).collect::<Vec<_>>(),
+            })
+        }),
+        (false, ["v1", "drain"]) => {
+            node.set_drained(true);
+            Answer::json(&serde_json::json!({ "state": "draining" }))
+        }
+        (false, ["v1", "undrain"]) => {
+            node.set_drained(false);
+            Answer::json(&serde_json::json!({ "state": "serving" }))
+        }
+        (false, ["v1", "reload"]) => {
+            let (sender, result) = tokio::sync::oneshot::channel();
+            if reloads.send(sender).await.is_err() {
+                return Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the node is ending");
+            }
+            match result.await {
+                Ok(Ok(())) => Answer::json(&serde_json::json!({ "reloaded": true })),
+                Ok(Err(why)) => Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+                Err(_) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the node is ending"),
+            }
+        }
+        (
+            _,
+            ["livez" | "readyz" | "metrics"]
+            | ["v1", "status" | "report" | "explain" | "object" | "drain" | "undrain" | "reload"],
+        ) => Answer::problem(
+            StatusCode::METHOD_NOT_ALLOWED,
+            if get { "this path takes POST" } else { "this path takes GET" },
+        ),
+        _ => Answer::not_found(),
+    }
+}
+
+/// Answers of a URL; parameters `header=Name: value` are the request's fields.
+fn of_url(node: &Node, call: &Call, show: impl Fn(&Explained) -> serde_json::Value) -> Answer {
+    let bad = |detail: &str| Answer::problem(StatusCode::BAD_REQUEST, detail);
+    let Some(url) = call.parameter("url") else {
+        return bad("the parameter `url` is missing, such as ?url=https://www.cdn.test/");
+    };
+    let mut headers = HeaderMap::new();
+    for (_, field) in call.query.iter().filter(|(name, _)| name == "header") {
+        let parsed = field.split_once(':').and_then(|(name, value)| {
+            let name: http::HeaderName = name.trim().parse().ok()?;
+            Some((name, http::HeaderValue::from_str(value.trim()).ok()?))
+        });
+        let Some((name, value)) = parsed else {
+            return bad("a parameter `header` is `Name: value`");
+        };
+        headers.append(name, value);
+    }
+    match explain::explain(node, url, &headers) {
+        Ok(found) => Answer::json(&show(&found)),
+        Err(reject) => Answer::problem(
+            reject.status,
+            &format!("a request for `{url}` would be refused: {}", reject.reason),
+        ),
+    }
+}

@@ -1,0 +1,211 @@
+//! What responses are made of. A body that cannot be sent whole ends with an error, which hyper turns into a cut
+//! connection or a reset stream, never into a clean end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::fill_task::FillReader;
+use super::telemetry::Exchange;
+use super::upstream_body::{BodyError, UpstreamBody};
+use crate::fill::Cut;
+use crate::semantics::range::ByteRange;
+use crate::store::Object;
+
+/// Where the bytes come from.
+enum Source {
+    Empty,
+    Once(Bytes),
+    Object { object: Arc<Object>, piece: usize, skip: usize },
+    Fill(FillReader),
+    Upstream(Box<UpstreamBody>),
+}
+
+/// The content of a response to a client.
+pub struct ResponseBody {
+    source: Source,
+    /// Bytes still to come, where that is known.
+    remaining: Option<u64>,
+    exchange: Option<Box<Exchange>>,
+    ended: bool,
+}
+
+/// Why a response could not be sent whole.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The fetch that it came from.
+    #[error(transparent)]
+    Cut(#[from] Cut),
+    /// The upstream.
+    #[error(transparent)]
+    Upstream(#[from] BodyError),
+    /// Fewer bytes came than were announced.
+    #[error("{0} bytes are missing")]
+    Missing(u64),
+}
+
+impl ResponseBody {
+    /// No content.
+    pub fn empty() -> Self {
+        Self::new(Source::Empty, Some(0))
+    }
+
+    /// Content of our own.
+    pub fn once(bytes: Bytes) -> Self {
+        let length = bytes.len() as u64;
+        Self::new(Source::Once(bytes), Some(length))
+    }
+
+    /// A stored object, or a part of it.
+    pub fn object(object: Arc<Object>, range: Option<ByteRange>) -> Self {
+        let (start, length) = match range {
+            None => (0, object.length),
+            Some(range) => (range.start, range.end - range.start + 1),
+        };
+        let mut piece = 0;
+        let mut rest = start;
+        while let Some(bytes) = object.body.get(piece)
+            && rest >= bytes.len() as u64
+        {
+            rest -= bytes.len() as u64;
+            piece += 1;
+        }
+        // `rest` is now less than a piece, which is in memory.
+        let skip = usize::try_from(rest).unwrap_or(0);
+        Self::new(Source::Object { object, piece, skip }, Some(length))
+    }
+
+    /// A body that is being fetched, for all; `length` of it from where the reader stands.
+    pub fn fill(reader: FillReader, length: Option<u64>) -> Self {
+        Self::new(Source::Fill(reader), length)
+    }
+
+    /// An upstream's body, for this client alone.
+    pub fn upstream(body: UpstreamBody) -> Self {
+        let length = body.size_hint().exact();
+        Self::new(Source::Upstream(Box::new(body)), length)
+    }
+
+    const fn new(source: Source, remaining: Option<u64>) -> Self {
+        Self { source, remaining, exchange: None, ended: false }
+    }
+
+    /// Tells `exchange` what is sent, and lets it go when all is.
+    pub fn watched(mut self, exchange: Box<Exchange>) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+
+    /// The same without content, as the answer to HEAD or a 304.
+    pub fn without_content(self) -> Self {
+        Self { exchange: self.exchange, ..Self::empty() }
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        let data = match &mut self.source {
+            Source::Empty => None,
+            Source::Once(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Source::Object { object, piece, skip } => {
+                let bytes =
+                    object.body.get(*piece).map(|bytes| bytes.slice((*skip).min(bytes.len())..));
+                *piece += 1;
+                *skip = 0;
+                bytes
+            }
+            Source::Fill(reader) => match reader.poll_data(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(cut.into()))),
+                Poll::Ready(Some(Ok(data))) => Some(data),
+                Poll::Ready(None) => None,
+            },
+            Source::Upstream(body) => {
+                return Pin::new(body.as_mut())
+                    .poll_frame(cx)
+                    .map(|frame| frame.map(|frame| frame.map_err(SendError::from)));
+            }
+        };
+        Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+    }
+
+    fn finish(&mut self, whole: bool) {
+        self.ended = true;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.whole = whole;
+        }
+        self.source = Source::Empty;
+        self.exchange = None;
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = SendError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        let this = self.get_mut();
+        if this.ended || this.remaining == Some(0) {
+            this.finish(true);
+            return Poll::Ready(None);
+        }
+        let frame = match this.poll_source(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(frame) => frame,
+        };
+        Poll::Ready(match frame {
+            None => match this.remaining {
+                Some(missing) if missing > 0 => {
+                    this.finish(false);
+                    Some(Err(SendError::Missing(missing)))
+                }
+                _ => {
+                    this.finish(true);
+                    None
+                }
+            },
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a response was cut");
+                this.finish(false);
+                Some(Err(error))
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) => {
+                    if let Some(remaining) = &mut this.remaining {
+                        let take =
+                            usize::try_from(*remaining).unwrap_or(usize::MAX).min(data.len());
+                        data.truncate(take);
+                        *remaining -= take as u64;
+                    }
+                    if let Some(exchange) = &mut this.exchange {
+                        exchange.sent += data.len() as u64;
+                        exchange.is_passed |= matches!(this.source, Source::Upstream(_));
+                    }
+                    if this.remaining == Some(0) {
+                        this.finish(true);
+                    }
+                    Some(Ok(Frame::data(data)))
+                }
+                Err(trailers) => Some(Ok(trailers)),
+            },
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.remaining == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.remaining {
+            Some(remaining) => SizeHint::with_exact(remaining),
+            None => SizeHint::default(),
+        }
+    }
+}

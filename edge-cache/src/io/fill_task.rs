@@ -1,0 +1,474 @@
+//! The task that owns a fetch into the store: asks, judges the answer, and gives it to all who wait or to one.
+//!
+//! It runs until the response has ended, whoever still reads. While it runs, others who want the same find it in
+//! [`Fills`].
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::Body;
+
+use super::ask::Outgoing;
+use super::fetch::{Fetched, Wanted, fetch};
+use super::node::{Node, RouteTarget, Tier};
+use super::pool::FetchError;
+use crate::fill::{Fill, Limits, Reader, Writer};
+use crate::key::CacheKey;
+use crate::lookup::is_origin_error;
+use crate::route::Route;
+use crate::semantics::conditional::{Updated, add_revalidation, apply_304, select_by_304};
+use crate::semantics::freshness::Exchange;
+use crate::semantics::headers::strip_hop_by_hop;
+use crate::semantics::vary::{VariantKey, Vary};
+use crate::semantics::{Policy, Reason, StoredHead};
+use crate::store::{Object, Store};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What an unkept body may run ahead of its fastest reader.
+const AHEAD: u64 = 1 << 20;
+/// Those who wait for one fetch at most; more fetch for themselves.
+const MAX_READERS: usize = 100_000;
+const SHARDS: usize = 64;
+
+/// A fill as this program has it.
+pub type FillShared = Fill<FillHead, Fetched, FetchError>;
+/// Its reader.
+pub type FillReader = Reader<FillHead, Fetched, FetchError>;
+type FillWriter = Writer<FillHead, Fetched, FetchError>;
+
+/// What all who wait are told.
+#[derive(Debug)]
+pub enum FillHead {
+    /// The stored response is good still.
+    Revalidated(Arc<Object>, Origin),
+    /// A new response; its body is read from the fill.
+    Response(Box<ResponseHead>),
+}
+
+/// Where a response came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `parent:NAME` or `origin:NAME`.
+    pub upstream: Arc<str>,
+    /// What a parent's cache said of it.
+    pub cache_status: Vec<HeaderValue>,
+}
+
+/// A response that all who wait may have.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// Status.
+    pub status: StatusCode,
+    /// Fields, without those of the connection.
+    pub headers: HeaderMap,
+    /// The stored form, or why it is not stored.
+    pub stored: Result<StoredHead, Reason>,
+    /// The variant that it is.
+    pub variant: VariantKey,
+    /// Which request fields selected it.
+    pub vary: Vary,
+    /// The body's length, where it is known.
+    pub length: Option<u64>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Fetches that go on, by key and variant.
+pub struct Fills {
+    shards: Vec<Mutex<HashMap<Place, Arc<FillShared>>>>,
+    /// Bytes that they hold, all together.
+    held: AtomicU64,
+    max_held: u64,
+    keep: u64,
+}
+
+type Place = (u128, VariantKey);
+
+/// What [`Fills::join`] found.
+pub enum Joined {
+    /// A fetch that goes on.
+    Reader(FillReader),
+    /// None: this one begins.
+    Begun(Task),
+    /// What was missing has just been stored.
+    Stored,
+}
+
+/// A fetch that has been entered and must be [`Task::start`]ed.
+pub struct Task {
+    writer: FillWriter,
+    reader: FillReader,
+    place: Option<Place>,
+}
+
+impl Fills {
+    /// For bodies of up to `max_object` bytes, in a memory of `memory` bytes.
+    pub fn new(memory: u64, max_object: u64) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            held: AtomicU64::new(0),
+            max_held: (memory / 2).max(max_object),
+            keep: max_object,
+        }
+    }
+
+    /// Bytes of bodies on their way into the store.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Fetches that others can join.
+    pub fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    const fn limits(&self) -> Limits {
+        Limits { keep: self.keep, ahead: AHEAD, readers: MAX_READERS }
+    }
+
+    fn shard(&self, place: Place) -> Option<&Mutex<HashMap<Place, Arc<FillShared>>>> {
+        self.shards.get((place.0 as usize ^ place.1.0 as usize) % SHARDS)
+    }
+
+    /// A reader of the fetch of this key and variant, or a new fetch. `known` is what the caller found stored: when
+    /// something else is there by now, it looks again.
+    pub fn join(
+        &self,
+        store: &Store,
+        key: &CacheKey,
+        variant: VariantKey,
+        headers: &HeaderMap,
+        known: Option<&Arc<Object>>,
+    ) -> Joined {
+        let place = (key.hash(), variant);
+        let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone()) };
+        let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = fills.get(&place).and_then(Fill::join) {
+            return Joined::Reader(reader);
+        }
+        // A fetch is stored before it leaves the table, so that under the table's lock one of the two shows it.
+        if let crate::store::Found::Object(object) = store.lookup(key, headers)
+            && known.is_none_or(|known| !Arc::ptr_eq(known, &object))
+        {
+            return Joined::Stored;
+        }
+        let (writer, reader) = Fill::begin(self.limits());
+        fills.insert(place, Arc::clone(writer.fill()));
+        Joined::Begun(Task { writer, reader, place: Some(place) })
+    }
+
+    /// A fetch that nobody joins.
+    pub fn alone(&self) -> Task {
+        let (writer, reader) = Fill::begin(self.limits());
+        Task { writer, reader, place: None }
+    }
+}
+
+/// What a fetch is for.
+pub struct Job {
+    /// The key that it fills.
+    pub key: CacheKey,
+    /// The route.
+    pub route: Arc<Route<RouteTarget>>,
+    /// The route's policy.
+    pub policy: Arc<Policy>,
+    /// The site's parents, where they are to be asked.
+    pub tier: Option<Arc<Tier>>,
+    /// What is asked.
+    pub wanted: Wanted,
+    /// The client's fields, which select the variant.
+    pub client: HeaderMap,
+    /// What is stored for the key: validated if possible.
+    pub stored: Vec<Arc<Object>>,
+    /// Whether a stored response may be served should this fail: an error then takes nothing's place.
+    pub fallback: bool,
+}
+
+impl Task {
+    /// Starts it; the reader is the client's that began it.
+    pub fn start(self, node: &Arc<Node>, job: Job) -> FillReader {
+        let Self { writer, reader, place } = self;
+        let node = Arc::clone(node);
+        let entry = Entry {
+            node: Arc::clone(&node),
+            places: place.into_iter().collect(),
+            fill: Arc::clone(writer.fill()),
+        };
+        tokio::spawn(async move { run(&node, job, writer, entry).await });
+        reader
+    }
+}
+
+/// The fetch's places in the table; left when dropped.
+struct Entry {
+    node: Arc<Node>,
+    places: Vec<Place>,
+    fill: Arc<FillShared>,
+}
+
+impl Entry {
+    /// Enters it for a further variant, unless somebody else fetches that.
+    fn also(&mut self, place: Place) {
+        if self.places.is_empty() || self.places.contains(&place) {
+            return;
+        }
+        if let Some(shard) = self.node.fills.shard(place) {
+            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            if let std::collections::hash_map::Entry::Vacant(vacant) = fills.entry(place) {
+                vacant.insert(Arc::clone(&self.fill));
+                self.places.push(place);
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        for place in self.places.drain(..) {
+            let Some(shard) = self.node.fills.shard(place) else { continue };
+            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            if fills.get(&place).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+                fills.remove(&place);
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Bytes held by a fill, taken from what all of them may hold.
+struct Held<'a> {
+    fills: &'a Fills,
+    bytes: u64,
+}
+
+impl Held<'_> {
+    /// `false` when there is no room.
+    fn add(&mut self, bytes: u64) -> bool {
+        self.bytes += bytes;
+        self.fills.held.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.fills.max_held
+    }
+
+    fn release(&mut self) {
+        self.fills.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
+    let mut wanted = job.wanted.clone();
+    let heads = || job.stored.iter().map(|object| &object.head.headers);
+    let conditional = add_revalidation(&mut wanted.headers, heads());
+    let registry = &node.telemetry.registry;
+    let tier = job.tier.as_deref();
+    let mut fetched = match fetch(registry, &job.route, tier, &wanted, Outgoing::Empty).await {
+        Ok(fetched) => fetched,
+        Err(error) => return fail(writer, &mut entry, error),
+    };
+    if conditional && fetched.response.status() == StatusCode::NOT_MODIFIED {
+        match revalidated(node, &job, &fetched) {
+            Some(object) => {
+                let origin = origin_of(&fetched);
+                writer.share(Arc::new(FillHead::Revalidated(object, origin)), false);
+                entry.leave();
+                writer.finish(b"", drop);
+                return;
+            }
+            // It speaks of nothing that we have: asked again, for the whole.
+            None => {
+                fetched =
+                    match fetch(registry, &job.route, tier, &job.wanted, Outgoing::Empty).await {
+                        Ok(fetched) => fetched,
+                        Err(error) => return fail(writer, &mut entry, error),
+                    };
+            }
+        }
+    }
+    receive(node, &job, fetched, writer, entry).await;
+}
+
+fn fail(writer: FillWriter, entry: &mut Entry, error: FetchError) {
+    // Those who come from now on try for themselves; all who wait learn this.
+    entry.leave();
+    writer.fail(error);
+}
+
+fn origin_of(fetched: &Fetched) -> Origin {
+    let cache_status = fetched.response.headers().get_all(CACHE_STATUS);
+    Origin {
+        upstream: Arc::clone(&fetched.upstream),
+        cache_status: cache_status.iter().cloned().collect(),
+    }
+}
+
+/// The stored object that a 304 speaks of, updated; `None` when there is none.
+fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Arc<Object>> {
+    let mut headers = fetched.response.headers().clone();
+    strip_hop_by_hop(&mut headers);
+    let at = select_by_304(job.stored.iter().map(|object| &object.head.headers), &headers)?;
+    let object = job.stored.get(at)?;
+    let updated = apply_304(
+        &object.head,
+        &job.wanted.path,
+        &job.client,
+        &headers,
+        fetched.request_time,
+        fetched.response_time,
+        &job.policy,
+    );
+    match updated {
+        Updated::Head(head) => {
+            let mut new = object.with_head(*head);
+            // A 304 may say that another variant than the one selected answers this request, too.
+            new.variant = new.head.vary.variant(&job.client)?;
+            let new = Arc::new(new);
+            node.store.put(Arc::clone(&new));
+            Some(new)
+        }
+        Updated::UseOnce(head, _) => {
+            node.store.remove(object);
+            Some(Arc::new(object.with_head(*head)))
+        }
+        Updated::Changed => None,
+    }
+}
+
+/// Gives a response to all who may have it, and keeps it for those to come.
+async fn receive(
+    node: &Arc<Node>,
+    job: &Job,
+    fetched: Fetched,
+    writer: FillWriter,
+    mut entry: Entry,
+) {
+    let (status, length) = (fetched.response.status(), fetched.response.body().size_hint().exact());
+    let mut headers = fetched.response.headers().clone();
+    strip_hop_by_hop(&mut headers);
+    let exchange = Exchange {
+        method: &Method::GET,
+        path: &job.wanted.path,
+        request: &job.client,
+        status,
+        response: &headers,
+        request_time: fetched.request_time,
+        response_time: fetched.response_time,
+    };
+    let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
+    let mut stored = match StoredHead::new(&exchange, &job.policy) {
+        Ok(_) if status == StatusCode::PARTIAL_CONTENT => Err(Reason::UnaskedPart),
+        Ok(_) if too_large => Err(Reason::TooLarge),
+        Ok(_) if job.fallback && is_origin_error(status) => Err(Reason::StaleIfError),
+        other => other,
+    };
+    let vary = Vary::of(&headers);
+    let variant = vary.variant(&job.client);
+    let mut held = Held { fills: &node.fills, bytes: 0 };
+    if stored.is_ok() && !held.add(length.unwrap_or(0)) {
+        stored = Err(Reason::Overload);
+    }
+    // An error is told to all who wait: each asking for itself would be the worst that they could do to an origin that
+    // fails. What is somebody's own is not.
+    let common_error = status.is_server_error()
+        && !too_large
+        && matches!(
+            stored,
+            Err(Reason::NoLifetime
+                | Reason::NoReuse
+                | Reason::NotStoredByPolicy
+                | Reason::StaleIfError)
+        );
+    let variant = match (&stored, variant) {
+        (Ok(_), Some(variant)) => variant,
+        _ if common_error => variant.unwrap_or(VariantKey::NONE),
+        _ => {
+            if !status.is_server_error() && !matches!(stored, Err(Reason::Overload)) {
+                node.store.mark_uncacheable(&job.key);
+            }
+            entry.leave();
+            writer.keep_private(Fetched { not_stored: stored.err(), ..fetched });
+            return;
+        }
+    };
+    if stored.is_ok() {
+        node.store.note_vary(&job.key, &vary);
+        entry.also((job.key.hash(), variant));
+    } else {
+        // For those who wait already, not for those to come.
+        entry.leave();
+    }
+    let origin = origin_of(&fetched);
+    let head = ResponseHead { status, headers, stored, variant, vary, length, origin };
+    let stored = head.stored.clone().ok();
+    writer.share(Arc::new(FillHead::Response(Box::new(head))), true);
+
+    let mut body = fetched.response.into_body();
+    let mut kept = true;
+    let announced = length.unwrap_or(0);
+    let mut received = 0u64;
+    let last = loop {
+        if !poll_fn(|cx| writer.poll_room(cx)).await {
+            tracing::debug!(key = job.key.text(), "nobody reads a body that is not kept any more");
+            return;
+        }
+        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                node.telemetry.bytes_in.add(data.len() as u64);
+                if body.is_end_stream() {
+                    break data;
+                }
+                received += data.len() as u64;
+                let mut keeps = writer.push(&data);
+                let beyond = received.saturating_sub(announced).min(data.len() as u64);
+                if kept && keeps && beyond > 0 && !held.add(beyond) {
+                    writer.stop_keeping();
+                    keeps = false;
+                }
+                if kept && !keeps {
+                    kept = false;
+                    held.release();
+                    entry.leave();
+                    node.store.mark_uncacheable(&job.key);
+                }
+            }
+            Some(Err(error)) => {
+                // Dropping the writer cuts all who read.
+                let upstream = &*fetched.upstream;
+                tracing::warn!(key = job.key.text(), upstream, %error, "a response was cut short; nothing of it is stored");
+                return;
+            }
+            None => break Bytes::new(),
+        }
+    };
+    writer.finish(&last, |pieces| {
+        if let (Some(pieces), Some(head)) = (pieces, stored) {
+            let object = Object::new(job.key.clone(), variant, head, pieces);
+            if !node.store.put(Arc::new(object)) {
+                node.store.mark_uncacheable(&job.key);
+            }
+        }
+        entry.leave();
+    });
+}

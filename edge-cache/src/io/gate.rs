@@ -1,0 +1,332 @@
+//! A client connection's bytes on their way to hyper.
+//!
+//! hyper repairs what we must refuse (it takes Transfer-Encoding where Content-Length came too, for one), and knows no
+//! time-out for idle connections or for clients that do not read. So every HTTP/1 head is looked at here first, as a
+//! whole, with [`crate::admit::raw_head`]; the verdict waits in a queue for the service that hyper calls with it.
+//! Where messages begin and end [`crate::framing`] says.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use crate::admit::Reject;
+use crate::framing::{Event, Framing};
+
+/// What is read at once.
+const READ: usize = 16 << 10;
+
+/// What the connection and the services called for it share.
+#[derive(Debug)]
+pub struct Shared {
+    verdicts: Mutex<VecDeque<Result<(), Reject>>>,
+    in_flight: AtomicUsize,
+    opened: Instant,
+    /// When the last request ended, in milliseconds after `opened`.
+    last_end: AtomicU64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            verdicts: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            opened: Instant::now(),
+            last_end: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Shared {
+    /// The verdict on the head that hyper has just parsed.
+    pub fn verdict(&self) -> Result<(), Reject> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Ok(()))
+    }
+
+    /// A request has begun: the connection is not idle until the guard is gone.
+    pub fn begin(self: &Arc<Self>) -> Busy {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// Since when no request is being answered; `None` while one is.
+    fn idle_since(&self) -> Option<Instant> {
+        let idle = self.in_flight.load(Ordering::Relaxed) == 0;
+        idle.then(|| self.opened + Duration::from_millis(self.last_end.load(Ordering::Relaxed)))
+    }
+}
+
+/// A request that is being answered.
+pub struct Busy(Arc<Shared>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let end = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last_end.store(end, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Time-outs and sizes of client connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without a request, or without progress of a response.
+    pub idle: Duration,
+    /// For a head.
+    pub head: Duration,
+    /// A head's size.
+    pub max_head: usize,
+}
+
+/// The stream under hyper.
+pub struct Gate<S: Linger> {
+    /// Taken out only when the gate goes.
+    inner: Option<S>,
+    /// What the connection counts as, for as long as it is open.
+    held_open: Arc<dyn Send + Sync>,
+    limits: Limits,
+    shared: Arc<Shared>,
+    /// `None`: HTTP/2, whose frames hyper checks.
+    framing: Option<Framing>,
+    /// Read, and not yet hyper's.
+    held: BytesMut,
+    /// How much of it hyper may have.
+    released: usize,
+    head_began: Option<Instant>,
+    read_timer: Option<Pin<Box<Sleep>>>,
+    write_timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A stream that can be read after its end was written.
+pub trait Linger: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Linger for S {}
+
+impl<S: Linger> Gate<S> {
+    /// A gate before `inner`. `held_open` is kept until the stream is closed.
+    pub fn new(
+        inner: S,
+        http1: bool,
+        limits: Limits,
+        shared: Arc<Shared>,
+        held_open: Arc<dyn Send + Sync>,
+    ) -> Self {
+        Self {
+            inner: Some(inner),
+            held_open,
+            limits,
+            shared,
+            framing: http1.then(|| Framing::new(limits.max_head)),
+            held: BytesMut::new(),
+            released: 0,
+            head_began: None,
+            read_timer: None,
+            write_timer: None,
+        }
+    }
+
+    /// Looks at what has been read and not been released.
+    fn examine(&mut self) {
+        let Some(framing) = &mut self.framing else {
+            self.released = self.held.len();
+            return;
+        };
+        while let Some(rest) = self.held.get(self.released..)
+            && !rest.is_empty()
+        {
+            match framing.next(rest) {
+                Event::Release(length) => self.released += length,
+                Event::Head { length, verdict } => {
+                    self.released += length;
+                    self.head_began = None;
+                    let mut verdicts =
+                        self.shared.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+                    verdicts.push_back(verdict);
+                }
+                Event::More => {
+                    self.head_began.get_or_insert_with(Instant::now);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.released.min(buf.remaining());
+        buf.put_slice(&self.held[..length]);
+        self.held.advance(length);
+        self.released -= length;
+    }
+
+    /// Whether the client has taken too long with what it should send.
+    ///
+    /// hyper does not read again when a response has ended, if the last read had nothing: so the timer runs during
+    /// requests, too, and is set anew when it goes off too early.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let deadline = match (self.head_began, self.shared.idle_since()) {
+                (Some(began), _) => began + self.limits.head,
+                (None, Some(since)) => since + self.limits.idle,
+                (None, None) => Instant::now() + self.limits.idle,
+            };
+            let timer = self.read_timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+impl<S: Linger> AsyncRead for Gate<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.released > 0 {
+                this.give(buf);
+                return Poll::Ready(Ok(()));
+            }
+            this.held.reserve(READ);
+            let Some(inner) = &mut this.inner else { return Poll::Ready(Ok(())) };
+            match read_more(inner, cx, &mut this.held) {
+                Poll::Pending => {
+                    ready!(this.poll_patience(cx));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Ready(Ok(0)) => {
+                    // The end; hyper says what a head without an end means.
+                    this.released = this.held.len();
+                    if this.released == 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Ok(_)) => this.examine(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+fn read_more<S: AsyncRead + Unpin>(
+    inner: &mut S,
+    cx: &mut Context<'_>,
+    held: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
+    let mut chunk = [const { std::mem::MaybeUninit::uninit() }; READ];
+    let mut buf = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(inner).poll_read(cx, &mut buf))?;
+    held.extend_from_slice(buf.filled());
+    Poll::Ready(Ok(buf.filled().len()))
+}
+
+impl<S: Linger> Gate<S> {
+    /// A client that reads nothing for too long is cut off: it holds memory.
+    fn watch_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.write_timer = None;
+            return result;
+        }
+        let idle = self.limits.idle;
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(idle)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: Linger> AsyncWrite for Gate<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let result = Pin::new(inner).poll_write(cx, buf);
+        this.watch_write(cx, result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let result = Pin::new(inner).poll_write_vectored(cx, bufs);
+        this.watch_write(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let result = Pin::new(inner).poll_flush(cx);
+        this.watch_write(cx, result)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let result = Pin::new(inner).poll_shutdown(cx);
+        this.watch_write(cx, result)
+    }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+/// What a client still sends, when its request was answered before its end, is read and thrown away for a moment:
+/// closed with bytes unread, the kernel would reset the connection, and the client might lose the answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes thrown away at most.
+const LINGER_BYTES: usize = 4 << 20;
+
+impl<S: Linger> Drop for Gate<S> {
+    fn drop(&mut self) {
+        let unread = self.framing.as_ref().is_some_and(|framing| !framing.is_between_requests())
+            || !self.held.is_empty();
+        let Some(mut inner) = self.inner.take().filter(|_| unread) else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let held_open = Arc::clone(&self.held_open);
+        runtime.spawn(async move {
+            let _held_open = held_open;
+            let drained = async {
+                inner.shutdown().await?;
+                let mut left = LINGER_BYTES;
+                let mut buffer = vec![0; READ];
+                while left > 0 {
+                    match inner.read(&mut buffer).await? {
+                        0 => break,
+                        length => left = left.saturating_sub(length),
+                    }
+                }
+                Ok::<_, io::Error>(())
+            };
+            // Whatever comes of it, the connection is closed.
+            let _ = tokio::time::timeout(LINGER, drained).await;
+        });
+    }
+}

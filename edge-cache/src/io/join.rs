@@ -1,0 +1,249 @@
+//! A request that waits for a fetch: its own, which it begins, or another's, which it joins.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AGE, RANGE};
+use http::{Response, StatusCode};
+use shared::io::clock;
+use shared::time::UnixMillis;
+
+use super::body::ResponseBody;
+use super::fetch::Fetched;
+use super::fill_task::{FillHead, FillReader, Joined, ResponseHead};
+use super::pool::FetchError;
+use super::respond::{self, Content, Marks, Representation};
+use super::serve::Context;
+use super::telemetry::Exchange;
+use crate::fill::Answer;
+use crate::key::CacheKey;
+use crate::lookup::{Fallback, is_origin_error};
+use crate::semantics::reason::Outcome;
+use crate::semantics::{Policy, Reason};
+use crate::store::Object;
+
+/// What waiting for a fill came to.
+pub(super) enum Filled {
+    Response(Response<ResponseBody>),
+    /// The answer was not for this request: look again. `alone`: and wait for nobody.
+    Again {
+        exchange: Box<Exchange>,
+        alone: bool,
+    },
+}
+
+/// A decision to ask the next server, and what may answer in its place.
+pub(super) struct Asking<'a> {
+    pub(super) reason: Reason,
+    pub(super) stale: Option<(&'a Arc<Object>, Fallback)>,
+}
+
+impl Context<'_> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
+    pub(super) async fn fill(
+        &self,
+        mut exchange: Box<Exchange>,
+        policy: &Arc<Policy>,
+        key: &CacheKey,
+        query: Option<&str>,
+        asking: &Asking<'_>,
+        known: Vec<Arc<Object>>,
+        alone: bool,
+    ) -> Filled {
+        let node = self.node();
+        let joined = if alone {
+            Joined::Begun(node.fills.alone())
+        } else {
+            let headers = &self.request.headers;
+            let selected =
+                asking.stale.as_ref().map(|(object, _)| *object).or_else(|| known.first());
+            let variant = match selected {
+                Some(object) if object.head.vary.variant(headers) == Some(object.variant) => {
+                    object.variant
+                }
+                _ => node.store.expected_variant(key, headers),
+            };
+            node.fills.join(&node.store, key, variant, headers, selected)
+        };
+        let (reader, collapsed) = match joined {
+            Joined::Stored => return Filled::Again { exchange, alone: false },
+            Joined::Reader(reader) => (reader, true),
+            Joined::Begun(task) => {
+                let job = self.job(policy, key, query, known, asking.stale.is_some());
+                (task.start(node, job), false)
+            }
+        };
+        let patience = asking.stale.as_ref().and_then(|(_, fallback)| fallback.after_wait);
+        let Some(answer) = wait(&reader, patience).await else {
+            // The fetch goes on without this client.
+            return self.stale(exchange, asking, Reason::StaleAfterWait, None);
+        };
+        match answer {
+            Answer::Released => Filled::Again { exchange, alone: true },
+            Answer::Failed(error) => {
+                if self.may_be_stale(asking) {
+                    return self.stale(exchange, asking, Reason::StaleIfError, None);
+                }
+                exchange.upstream = Some(Arc::clone(&error.upstream));
+                let fwd = asking.reason.fwd();
+                let response =
+                    respond::error(exchange, &node.name, error.reason, Some(&error.upstream), fwd);
+                Filled::Response(self.headless(response))
+            }
+            // The whole was fetched, and is not kept: the part that was asked for is asked of the origin.
+            Answer::Private(fetched)
+                if !alone
+                    && fetched.response.status() == StatusCode::OK
+                    && self.request.headers.contains_key(RANGE) =>
+            {
+                Filled::Again { exchange, alone: true }
+            }
+            Answer::Private(fetched) => {
+                exchange.reason = fetched.not_stored.unwrap_or(asking.reason);
+                exchange.outcome = Some(Outcome::Miss);
+                Filled::Response(self.answer_from_upstream(exchange, *fetched, asking.reason))
+            }
+            Answer::Shared(head) => {
+                if collapsed {
+                    node.telemetry.collapsed.inc();
+                }
+                self.shared(exchange, asking, &head, reader, collapsed)
+            }
+        }
+    }
+
+    /// Answers with what a fill gives to all.
+    fn shared(
+        &self,
+        mut exchange: Box<Exchange>,
+        asking: &Asking<'_>,
+        head: &FillHead,
+        reader: FillReader,
+        collapsed: bool,
+    ) -> Filled {
+        let headers = &self.request.headers;
+        let now = clock::now();
+        match head {
+            FillHead::Revalidated(object, origin) => {
+                if object.head.vary.variant(headers) != Some(object.variant) {
+                    return Filled::Again { exchange, alone: true };
+                }
+                exchange.upstream = Some(Arc::clone(&origin.upstream));
+                exchange.reason = Reason::Revalidated;
+                let marks = Marks {
+                    fwd: asking.reason.fwd(),
+                    fwd_status: Some(StatusCode::NOT_MODIFIED),
+                    ttl: Some(object.head.remaining_millis(now) / 1000),
+                    age: Some(object.head.current_age(now)),
+                    stored: true,
+                    collapsed,
+                    before: &origin.cache_status,
+                    ..Marks::default()
+                };
+                Filled::Response(self.answer_from_object(exchange, object, &marks))
+            }
+            FillHead::Response(head) => {
+                if collapsed && head.vary.variant(headers) != Some(head.variant) {
+                    return Filled::Again { exchange, alone: false };
+                }
+                if is_origin_error(head.status) && self.may_be_stale(asking) {
+                    return self.stale(exchange, asking, Reason::StaleIfError, Some(head.status));
+                }
+                Filled::Response(
+                    self.answer_from_fill(exchange, asking, head, reader, collapsed, now),
+                )
+            }
+        }
+    }
+
+    fn answer_from_fill(
+        &self,
+        mut exchange: Box<Exchange>,
+        asking: &Asking<'_>,
+        head: &ResponseHead,
+        reader: FillReader,
+        collapsed: bool,
+        now: UnixMillis,
+    ) -> Response<ResponseBody> {
+        exchange.upstream = Some(Arc::clone(&head.origin.upstream));
+        exchange.outcome = Some(Outcome::Miss);
+        let (fields, age, ttl) = match &head.stored {
+            Ok(stored) => {
+                let age = stored.current_age(now);
+                // Straight from the origin it has none; from a cache before us it goes on counting.
+                let counts = head.headers.contains_key(AGE);
+                (&stored.headers, counts.then_some(age), Some(stored.remaining_millis(now) / 1000))
+            }
+            Err(reason) => {
+                exchange.reason = *reason;
+                (&head.headers, None, None)
+            }
+        };
+        let response = respond::answer(
+            &self.asked(),
+            Representation {
+                status: head.status,
+                headers: fields,
+                length: head.length,
+                content: Content::Fill(reader),
+            },
+        );
+        let marks = Marks {
+            fwd: asking.reason.fwd(),
+            ttl,
+            age,
+            stored: head.stored.is_ok(),
+            collapsed,
+            before: if head.stored.is_ok() { &head.origin.cache_status } else { &[] },
+            ..Marks::default()
+        };
+        respond::finish(exchange, &self.node().name, response, &marks)
+    }
+
+    fn may_be_stale(&self, asking: &Asking<'_>) -> bool {
+        asking.stale.as_ref().is_some_and(|(_, fallback)| clock::now() <= fallback.until)
+    }
+
+    /// Answers with what is stored, though it is stale.
+    fn stale(
+        &self,
+        mut exchange: Box<Exchange>,
+        asking: &Asking<'_>,
+        reason: Reason,
+        status: Option<StatusCode>,
+    ) -> Filled {
+        let Some((object, _)) = &asking.stale else {
+            return Filled::Again { exchange, alone: true };
+        };
+        exchange.reason = reason;
+        let now = clock::now();
+        let marks = Marks {
+            fwd: reason.fwd(),
+            fwd_status: status,
+            ttl: Some(object.head.remaining_millis(now) / 1000),
+            age: Some(object.head.current_age(now)),
+            ..Marks::default()
+        };
+        Filled::Response(self.answer_from_object(exchange, object, &marks))
+    }
+}
+
+type FillAnswer = Answer<FillHead, Fetched, FetchError>;
+
+/// Waits for a fill's answer, as long as the fetch may take, or as long as patience lasts.
+async fn wait(reader: &FillReader, patience: Option<Duration>) -> Option<FillAnswer> {
+    let answer = async {
+        // A fetch that ended without saying how: its task was ended from outside.
+        let gone = || FetchError {
+            reason: Reason::Internal,
+            upstream: "fill".into(),
+            detail: "the fetch was given up".into(),
+        };
+        poll_fn(|cx| reader.poll_answer(cx)).await.unwrap_or_else(|| Answer::Failed(gone()))
+    };
+    match patience {
+        None => Some(answer.await),
+        Some(patience) => tokio::time::timeout(patience, answer).await.ok(),
+    }
+}

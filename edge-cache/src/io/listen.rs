@@ -1,0 +1,353 @@
+//! Worker threads and their listeners: one single-threaded runtime per core, each with a listener of its own per
+//! address, so that a connection, its requests and mostly its upstream connections stay on one core.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use shared::io::sockets;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use super::gate::{Gate, Limits, Shared};
+use super::node::Node;
+use super::serve::{Connection, handle};
+use super::telemetry::Peer;
+
+/// Streams at once on one HTTP/2 connection.
+const STREAMS: u32 = 128;
+/// After an accept that failed, most often for want of descriptors: trying again at once would spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener's address and whether it speaks TLS.
+type Place = (SocketAddr, bool);
+
+enum Command {
+    Listen(Place, StdListener),
+    Close(Place),
+}
+
+struct Worker {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+/// The workers of a node.
+pub struct Workers {
+    workers: Vec<Worker>,
+    places: BTreeSet<Place>,
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub error: io::Error,
+}
+
+impl Workers {
+    /// Starts `count` workers (0: one per core), which serve nothing yet.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn start(node: &Arc<Node>, count: u16) -> io::Result<Self> {
+        let count = match count {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            count => count.into(),
+        };
+        let mut workers = Vec::new();
+        for index in 0..count {
+            let (commands, orders) = mpsc::unbounded_channel();
+            let node = Arc::clone(node);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || work(&node, orders))?;
+            workers.push(Worker { commands, thread });
+        }
+        Ok(Self { workers, places: BTreeSet::new() })
+    }
+
+    /// Listens on these addresses and on no others: all of the new ones, or, when one cannot be had, as before.
+    /// Returns the addresses as the system gave them, in the order asked for.
+    ///
+    /// # Errors
+    /// The first address that cannot be had.
+    pub fn listen(
+        &mut self,
+        http: &[SocketAddr],
+        https: &[SocketAddr],
+    ) -> Result<Vec<SocketAddr>, ListenError> {
+        let wanted: Vec<Place> = http
+            .iter()
+            .map(|address| (*address, false))
+            .chain(https.iter().map(|address| (*address, true)))
+            .collect();
+        let mut opened = Vec::new();
+        let mut addresses = Vec::new();
+        for (address, tls) in &wanted {
+            if self.places.contains(&(*address, *tls)) {
+                addresses.push(*address);
+                continue;
+            }
+            let beside = self.places.contains(&(*address, !*tls));
+            let listeners = open(*address, self.workers.len(), beside)
+                .map_err(|error| ListenError { address: *address, error })?;
+            let local =
+                listeners.first().and_then(|first| first.local_addr().ok()).unwrap_or(*address);
+            addresses.push(local);
+            opened.push(((local, *tls), listeners));
+        }
+        let kept: BTreeSet<Place> =
+            addresses.iter().zip(&wanted).map(|(address, (_, tls))| (*address, *tls)).collect();
+        for gone in self.places.difference(&kept) {
+            for worker in &self.workers {
+                let _ = worker.commands.send(Command::Close(*gone));
+            }
+        }
+        for (place, listeners) in opened {
+            for (worker, listener) in self.workers.iter().zip(listeners) {
+                // A worker ends with the node only.
+                let _ = worker.commands.send(Command::Listen(place, listener));
+            }
+        }
+        self.places = kept;
+        Ok(addresses)
+    }
+
+    /// Waits for the workers, which end when the node stops and their connections have.
+    pub fn join(self) {
+        for worker in self.workers {
+            drop(worker.commands);
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+fn open(address: SocketAddr, count: usize, beside: bool) -> io::Result<Vec<StdListener>> {
+    if address.port() == 0 || beside {
+        // The first one finds the port, the others share it.
+        let first = sockets::tcp_listener_beside(address)?;
+        let local = first.local_addr()?;
+        let others = (1..count).map(|_| sockets::tcp_listener_beside(local));
+        return std::iter::once(Ok(first)).chain(others).collect();
+    }
+    sockets::tcp_listeners(address, count)
+}
+
+fn work(node: &Arc<Node>, orders: mpsc::UnboundedReceiver<Command>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "a worker has no runtime");
+            return;
+        }
+    };
+    runtime.block_on(run(node, orders));
+}
+
+async fn run(node: &Arc<Node>, mut orders: mpsc::UnboundedReceiver<Command>) {
+    let mut stopping = node.stopping();
+    let mut listeners: BTreeMap<Place, watch::Sender<()>> = BTreeMap::new();
+    // Held by every connection of this worker: when all are gone, it may end.
+    let (alive, mut all_gone) = mpsc::channel::<()>(1);
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Command::Listen(place, listener)) => {
+                    let listener = match TcpListener::from_std(listener) {
+                        Ok(listener) => listener,
+                        Err(error) => {
+                            tracing::error!(address = %place.0, %error, "a listener cannot be used");
+                            continue;
+                        }
+                    };
+                    let (open, closed) = watch::channel(());
+                    listeners.insert(place, open);
+                    tokio::spawn(accept(Arc::clone(node), listener, place.1, closed, alive.clone()));
+                }
+                // Dropping its sender ends it.
+                Some(Command::Close(place)) => drop(listeners.remove(&place)),
+                None => break,
+            },
+            _ = stopping.changed() => break,
+        }
+    }
+    drop(listeners);
+    drop(alive);
+    // Fetches into the store, and checks of others' connections, end with the runtime.
+    let deadline = node.snapshot.load().plan.edge.drain_timeout.get();
+    if tokio::time::timeout(deadline, all_gone.recv()).await.is_err() {
+        tracing::warn!("requests were cut off: they took longer than `drain_timeout`");
+    }
+}
+
+async fn accept(
+    node: Arc<Node>,
+    listener: TcpListener,
+    tls: bool,
+    mut closed: watch::Receiver<()>,
+    alive: mpsc::Sender<()>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closed.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(&node, stream, peer, tls, &alive),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    // Those that wait in the kernel already are served, too.
+    while let Some(Ok((stream, peer))) = ready(listener.accept()).await {
+        take(&node, stream, peer, tls, &alive);
+    }
+}
+
+/// The future's output, if it has one already.
+async fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| {
+        std::task::Poll::Ready(match future.as_mut().poll(cx) {
+            std::task::Poll::Ready(value) => Some(value),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// Counts a connection.
+struct Counted(Arc<Node>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.telemetry.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn take(
+    node: &Arc<Node>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: bool,
+    alive: &mpsc::Sender<()>,
+) {
+    let max = node.snapshot.load().plan.edge.max_connections as usize;
+    let before = node.telemetry.connections.fetch_add(1, Ordering::Relaxed);
+    let counted = Arc::new(Counted(Arc::clone(node)));
+    if before >= max {
+        node.telemetry.refused.inc();
+        return;
+    }
+    let alive = alive.clone();
+    tokio::spawn(async move {
+        let _alive = alive;
+        if let Err(error) = serve(&counted, stream, peer, tls).await {
+            tracing::debug!(%peer, %error, "a connection ended with an error");
+        }
+    });
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn serve(
+    counted: &Arc<Counted>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: bool,
+) -> Result<(), BoxError> {
+    stream.set_nodelay(true)?;
+    let snapshot = counted.0.snapshot.load_full();
+    let edge = &snapshot.plan.edge;
+    let limits = Limits {
+        idle: edge.idle.get(),
+        head: edge.head_timeout.get(),
+        max_head: usize::try_from(edge.max_head.0).unwrap_or(usize::MAX),
+    };
+    let ip = peer.ip().to_canonical();
+    if !tls {
+        drop(snapshot);
+        let peer = Peer { ip, tls: None, sni: None };
+        return speak(counted, stream, Arc::new(peer), "http", true, limits).await;
+    }
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&snapshot.tls));
+    drop(snapshot);
+    let stream = tokio::time::timeout(limits.head, acceptor.accept(stream)).await??;
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+        _ => "1.3",
+    };
+    let sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
+    let http1 = session.alpn_protocol() != Some(b"h2");
+    let peer = Peer { ip, tls: Some(version), sni };
+    speak(counted, stream, Arc::new(peer), "https", http1, limits).await
+}
+
+async fn speak<S>(
+    counted: &Arc<Counted>,
+    stream: S,
+    peer: Arc<Peer>,
+    scheme: &'static str,
+    is_http1: bool,
+    limits: Limits,
+) -> Result<(), BoxError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let node = &counted.0;
+    let shared = Arc::new(Shared::default());
+    let held_open = Arc::clone(counted);
+    let io = TokioIo::new(Gate::new(stream, is_http1, limits, Arc::clone(&shared), held_open));
+    let connection = Arc::new(Connection { node: Arc::clone(node), peer, scheme, gate: shared });
+    let service = service_fn(move |request| handle(Arc::clone(&connection), request));
+    let mut stopping = node.stopping();
+    macro_rules! drive {
+        ($connection:expr) => {{
+            let mut connection = pin!($connection);
+            tokio::select! {
+                ended = connection.as_mut() => return ended.map_err(BoxError::from),
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await.map_err(BoxError::from)
+        }};
+    }
+    if is_http1 {
+        let mut builder = http1::Builder::new();
+        // The gate has time-outs that hyper has not, and bounds the head before hyper sees it. `pipeline_flush` stays
+        // off: with it a response that closes the connection is lost when more requests have come behind its own.
+        builder
+            .header_read_timeout(None)
+            .max_header_size(limits.max_head)
+            .max_buf_size(limits.max_head.saturating_mul(2).max(128 << 10));
+        drive!(builder.serve_connection(io, service))
+    } else {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(30))
+            .initial_stream_window_size(256 << 10)
+            .initial_connection_window_size(1 << 20);
+        drive!(builder.serve_connection(io, service))
+    }
+}

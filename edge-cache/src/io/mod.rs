@@ -1,0 +1,31 @@
+//! The only part of this crate that touches sockets, clocks, files, tasks and randomness.
+//!
+//! * [`gate`]: a client connection's bytes, before hyper sees them: framing checks and time-outs.
+//! * [`listen`]: worker threads, listeners, TLS, draining.
+//! * [`serve`]: the life of a request; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells
+//!   what would be done, without doing it.
+//! * [`fill_task`]: the task that owns a fetch into the store; [`fetch`] asks parents and origins for it, over the
+//!   connections of [`pool`], past servers that [`health`] knows to be down.
+//! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
+#![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
+
+pub mod admin;
+pub mod ask;
+pub mod body;
+pub mod explain;
+pub mod fetch;
+pub mod fill_task;
+pub mod gate;
+pub mod health;
+mod join;
+pub mod listen;
+pub mod node;
+mod pass;
+pub mod pool;
+pub mod respond;
+pub mod serve;
+pub mod server;
+pub mod telemetry;
+#[cfg(test)]
+mod tests;
+pub mod upstream_body;

@@ -1,0 +1,472 @@
+//! What all workers of a node share, and how a new configuration takes its place.
+//!
+//! A [`Snapshot`] is made whole from a checked plan and swapped in; requests go on with the one that they began with.
+//! Origins and parents whose tables have not changed are carried over, with their connections and their health.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, StatusCode};
+use shared::config::{Loaded, OriginSpec, Problem, WhenDown};
+use shared::io::log::JsonLog;
+use shared::io::{files, tls};
+use tokio::sync::watch;
+
+use super::fill_task::Fills;
+use super::health;
+use super::pool::{Timeouts, Upstream, UpstreamSpec};
+use super::telemetry::{self, SiteCounters, Telemetry};
+use crate::config::Plan;
+use crate::origin::Balance;
+use crate::route::{Hosts, Route, Routes};
+use crate::semantics::Policy;
+use crate::store::Store;
+
+/// Connections to one parent at once.
+const PARENT_CONNECTIONS: usize = 512;
+
+/// A node: what lives as long as the process.
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What is stored.
+    pub store: Store,
+    /// What is being fetched.
+    pub fills: Fills,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// Counters of requests that belong to no site.
+    pub no_site: SiteCounters,
+    /// The configuration in use.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// The operator has asked it to go out of service.
+    drained: AtomicBool,
+    /// It is ending.
+    stopping: watch::Sender<bool>,
+    source: Source,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// The node that was asked for.
+    pub node: Option<String>,
+}
+
+/// A configuration in use.
+pub struct Snapshot {
+    /// What it was made from.
+    pub plan: Plan,
+    /// Sites by host.
+    pub sites: Hosts<Arc<SiteState>>,
+    /// The same in order.
+    pub list: Vec<Arc<SiteState>>,
+    /// Origins by name.
+    pub origins: BTreeMap<String, Arc<Origin>>,
+    /// Parents by name.
+    pub parents: BTreeMap<String, Arc<Parent>>,
+    /// TLS of the https listeners.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The access log.
+    pub log: JsonLog,
+    /// The checks of origins and parents, ended with the snapshot.
+    _checks: health::Checks,
+}
+
+/// A site in service.
+pub struct SiteState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its routes.
+    pub routes: Routes<RouteTarget>,
+    /// Its parents.
+    pub tier: Option<Arc<Tier>>,
+    /// Its counters.
+    pub counters: SiteCounters,
+}
+
+/// Where a route leads.
+#[derive(Clone)]
+pub struct RouteTarget {
+    /// The origin.
+    pub origin: Arc<Origin>,
+    /// `None`: passed on, never stored.
+    pub policy: Option<Arc<Policy>>,
+}
+
+/// A site's parents.
+pub struct Tier {
+    /// The next group is asked when none of a group is up.
+    pub groups: Vec<Vec<Arc<Parent>>>,
+    /// How far above the mean a parent's load may be.
+    pub bounded_load: f64,
+    /// Where a request goes whose parent is down.
+    pub when_down: WhenDown,
+}
+
+/// A parent.
+pub struct Parent {
+    /// Its name.
+    pub name: Arc<str>,
+    /// `parent:NAME`.
+    pub label: Arc<str>,
+    /// Stable hash of its name.
+    pub id: u64,
+    /// It is this node: the origin is asked in its place.
+    pub is_self: bool,
+    /// Connections to it.
+    pub upstream: Arc<Upstream>,
+    plan: crate::config::Parent,
+}
+
+/// An origin.
+pub struct Origin {
+    /// `origin:NAME`.
+    pub label: Arc<str>,
+    /// Connections to it.
+    pub upstream: Arc<Upstream>,
+    /// `Host`, where it is not the client's.
+    pub host: Option<HeaderValue>,
+    /// How long its steps may take.
+    pub timeouts: Timeouts,
+    /// What stands in for it.
+    pub failover: Option<Arc<Self>>,
+    /// On these statuses, too.
+    pub failover_on: Vec<StatusCode>,
+    spec: OriginSpec,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug)]
+pub enum LoadError {
+    /// Problems with places in files.
+    Problems(Vec<Problem>),
+    /// Something that it names cannot be used.
+    Unusable(String),
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Problems(problems) => {
+                for problem in problems {
+                    writeln!(f, "{problem}")?;
+                }
+                Ok(())
+            }
+            Self::Unusable(message) => f.write_str(message),
+        }
+    }
+}
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn load(source: &Source) -> Result<(Loaded, Plan), LoadError> {
+    let loaded = shared::config::load(&source.path, &files::System).map_err(LoadError::Problems)?;
+    let plan = Plan::new(&loaded, source.node.as_deref()).map_err(LoadError::Problems)?;
+    Ok((loaded, plan))
+}
+
+/// Files that a plan names and that cannot be used, each in a sentence.
+pub fn unusable_files(plan: &Plan) -> Vec<String> {
+    let mut unusable = Vec::new();
+    for site in plan.sites.iter().filter(|_| !plan.edge.https.is_empty()) {
+        if let Some(Err(error)) =
+            site.tls.as_ref().map(|files| tls::load(&files.certificate_file, &files.key_file))
+        {
+            unusable.push(format!("the certificate of site `{}`: {error}", site.name));
+        }
+    }
+    for (name, origin) in &plan.origins {
+        if let Some(Err(error)) =
+            origin.ca_file.as_deref().map(|file| tls::client_config(Some(file), &[]))
+        {
+            unusable.push(format!("`ca_file` of origin `{name}`: {error}"));
+        }
+    }
+    if let Some(Err(error)) = plan.edge.admin_token_file.as_deref().map(files::read_secret) {
+        unusable.push(format!("`admin_token_file`: {error}"));
+    }
+    unusable
+}
+
+impl Node {
+    /// A node that serves `plan`. Must be called on a runtime that lasts: the checks run there.
+    ///
+    /// # Errors
+    /// Files that the plan names and that cannot be used.
+    pub fn new(source: Source, plan: Plan) -> Result<Arc<Self>, LoadError> {
+        let telemetry = Telemetry::default();
+        let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
+        let snapshot = Snapshot::new(plan, &telemetry, None)?;
+        telemetry.reload_ok.set(1.0);
+        Ok(Arc::new(Self {
+            name: snapshot.plan.node.as_str().into(),
+            store: Store::new(memory, max_object),
+            fills: Fills::new(memory, max_object),
+            no_site: telemetry.site(""),
+            telemetry,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            drained: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
+            source,
+        }))
+    }
+
+    /// Reads the configuration again and takes it into service, or leaves the one in use.
+    ///
+    /// # Errors
+    /// Why the new one is not in use.
+    pub fn reload(&self) -> Result<Arc<Snapshot>, LoadError> {
+        let result = self.try_reload();
+        self.telemetry.reload_ok.set(if result.is_ok() { 1.0 } else { 0.0 });
+        result
+    }
+
+    fn try_reload(&self) -> Result<Arc<Snapshot>, LoadError> {
+        let source = Source { path: self.source.path.clone(), node: Some(self.name.to_string()) };
+        let (_, plan) = load(&source)?;
+        let old = self.snapshot.load_full();
+        for (differs, key) in [
+            (plan.edge.memory != old.plan.edge.memory, "memory"),
+            (plan.max_object != old.plan.max_object, "max_object"),
+            (plan.edge.workers != old.plan.edge.workers, "workers"),
+            (plan.edge.admin != old.plan.edge.admin, "admin"),
+        ] {
+            if differs {
+                tracing::warn!(
+                    "`{key}` has changed: it takes effect when the node is started anew"
+                );
+            }
+        }
+        let new = Arc::new(Snapshot::new(plan, &self.telemetry, Some(&old))?);
+        self.snapshot.store(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// Puts a configuration back, because the listeners of the new one cannot be had.
+    pub fn restore(&self, old: Arc<Snapshot>) {
+        self.snapshot.store(old);
+        self.telemetry.reload_ok.set(0.0);
+    }
+
+    /// Takes the node out of service, or back: it goes on to serve, but says on its health path that it should not
+    /// be sent clients.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
+    }
+
+    /// The node is about to end.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Becomes true when the node is about to end.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Whether the node wants no new clients.
+    pub fn is_draining(&self) -> bool {
+        self.drained.load(Ordering::Relaxed) || *self.stopping.borrow()
+    }
+
+    /// The text of the metrics.
+    pub fn metrics(&self) -> String {
+        let telemetry = &self.telemetry;
+        telemetry.collect(self.store.memory().stats(), self.is_draining());
+        let snapshot = self.snapshot.load();
+        for (name, origin) in &snapshot.origins {
+            let up = origin.upstream.servers.iter().filter(|server| server.is_up()).count();
+            telemetry.registry.gauge(&telemetry::ORIGIN_UP, &[name]).set(up as f64);
+            let open = origin.upstream.open_connections();
+            telemetry.registry.gauge(&telemetry::ORIGIN_CONNECTIONS, &[name]).set(open as f64);
+        }
+        for (name, parent) in &snapshot.parents {
+            let up = f64::from(u8::from(parent.is_up()));
+            telemetry.registry.gauge(&telemetry::PARENT_UP, &[name]).set(up);
+        }
+        telemetry.registry.render()
+    }
+}
+
+impl Parent {
+    /// Whether it is asked.
+    pub fn is_up(&self) -> bool {
+        self.is_self || self.upstream.servers.first().is_some_and(super::server::Server::is_up)
+    }
+}
+
+impl Snapshot {
+    fn new(plan: Plan, telemetry: &Telemetry, old: Option<&Self>) -> Result<Self, LoadError> {
+        let mut origins = BTreeMap::new();
+        for name in plan.origins.keys() {
+            origin(name, &plan.origins, old, &mut origins)?;
+        }
+        let mut parents = BTreeMap::new();
+        for (name, parent_plan) in &plan.parents {
+            let kept = old
+                .and_then(|old| old.parents.get(name))
+                .filter(|parent| parent.plan == *parent_plan)
+                .cloned();
+            let parent = kept.unwrap_or_else(|| parent(name, parent_plan));
+            parents.insert(name.clone(), parent);
+        }
+        let mut sites = Hosts::default();
+        let mut list = Vec::new();
+        let mut certificates = tls::Certificates::default();
+        for site in &plan.sites {
+            let mut routes = Vec::new();
+            for route in &site.routes {
+                let Some(origin) = origins.get(&route.origin) else { continue };
+                routes.push(Route {
+                    pattern: route.pattern.clone(),
+                    strip_prefix: route.strip_prefix.clone(),
+                    value: RouteTarget { origin: Arc::clone(origin), policy: route.policy.clone() },
+                });
+            }
+            let tier = site.tier.as_ref().map(|tier| {
+                let group = |names: &Vec<String>| {
+                    names.iter().filter_map(|name| parents.get(name).cloned()).collect()
+                };
+                Arc::new(Tier {
+                    groups: tier.groups.iter().map(group).collect(),
+                    bounded_load: tier.bounded_load,
+                    when_down: tier.when_down,
+                })
+            });
+            let state = Arc::new(SiteState {
+                name: site.name.as_str().into(),
+                routes: Routes::new(routes),
+                tier,
+                counters: telemetry.site(&site.name),
+            });
+            for host in &site.hosts {
+                sites.insert(host, Arc::clone(&state)).map_err(LoadError::Unusable)?;
+            }
+            list.push(state);
+            if plan.edge.https.is_empty() {
+                continue;
+            }
+            let certificate = match &site.tls {
+                Some(files) => tls::load(&files.certificate_file, &files.key_file),
+                None => tls::self_signed(site.hosts.clone()),
+            };
+            let certificate = certificate.map_err(|error| {
+                LoadError::Unusable(format!("the certificate of site `{}`: {error}", site.name))
+            })?;
+            certificates.add(&site.hosts, &certificate);
+        }
+        let tls = tls::server_config(Arc::new(certificates), &[b"h2", b"http/1.1"])
+            .map_err(|error| LoadError::Unusable(format!("TLS: {error}")))?;
+        let target = plan.log.access.for_node(&plan.node);
+        let kept = old.filter(|old| old.plan.log.access.for_node(&old.plan.node) == target);
+        let log = match kept {
+            Some(old) => {
+                old.log.reopen();
+                old.log.clone()
+            }
+            None => JsonLog::open(&target, telemetry.log_dropped.clone())
+                .map_err(|error| LoadError::Unusable(format!("the access log: {error}")))?,
+        };
+        let checks = health::Checks::start(&plan, &origins, &parents);
+        Ok(Self { plan, sites, list, origins, parents, tls: Arc::new(tls), log, _checks: checks })
+    }
+}
+
+fn parent(name: &str, plan: &crate::config::Parent) -> Arc<Parent> {
+    let upstream = Upstream::new(UpstreamSpec {
+        name: name.to_owned(),
+        servers: vec![(plan.url.clone(), 1)],
+        balance: Balance::RoundRobin,
+        max_connections: PARENT_CONNECTIONS,
+        // The next parent has a copy, or can get one: no reason to wait for a second failure.
+        tolerated_failures: Some(1),
+        tls: None,
+    });
+    Arc::new(Parent {
+        name: name.into(),
+        label: format!("parent:{name}").into(),
+        id: crate::tier::name_hash(name),
+        is_self: plan.is_self,
+        upstream,
+        plan: plan.clone(),
+    })
+}
+
+/// Makes the origin and what stands in for it. Those that stand in for each other in a ring were refused by the check.
+fn origin(
+    name: &str,
+    specs: &BTreeMap<String, OriginSpec>,
+    old: Option<&Snapshot>,
+    made: &mut BTreeMap<String, Arc<Origin>>,
+) -> Result<Option<Arc<Origin>>, LoadError> {
+    if let Some(origin) = made.get(name) {
+        return Ok(Some(Arc::clone(origin)));
+    }
+    let Some(spec) = specs.get(name) else { return Ok(None) };
+    let failover = match &spec.failover {
+        Some(failover) if failover != name => origin(failover, specs, old, made)?,
+        _ => None,
+    };
+    let kept = old.and_then(|old| old.origins.get(name)).filter(|origin| origin.spec == *spec);
+    let upstream = match kept {
+        Some(origin) => Arc::clone(&origin.upstream),
+        None => upstream(name, spec)?,
+    };
+    let host = match &spec.host {
+        Some(host) => Some(HeaderValue::from_str(host).map_err(|error| {
+            LoadError::Unusable(format!("`host` of origin `{name}` cannot be sent: {error}"))
+        })?),
+        None => None,
+    };
+    let origin = Arc::new(Origin {
+        label: format!("origin:{name}").into(),
+        upstream,
+        host,
+        timeouts: Timeouts {
+            connect: spec.timeouts.connect.get(),
+            first_byte: spec.timeouts.first_byte.get(),
+            between_bytes: spec.timeouts.between_bytes.get(),
+        },
+        failover,
+        failover_on: spec
+            .failover_on
+            .iter()
+            .filter_map(|status| StatusCode::from_u16(*status).ok())
+            .collect(),
+        spec: spec.clone(),
+    });
+    made.insert(name.to_owned(), Arc::clone(&origin));
+    Ok(Some(origin))
+}
+
+fn upstream(name: &str, spec: &OriginSpec) -> Result<Arc<Upstream>, LoadError> {
+    let tls = if spec.servers.iter().any(|server| server.url.tls) {
+        let config = tls::client_config(spec.ca_file.as_deref(), &[b"h2", b"http/1.1"]).map_err(
+            |error| LoadError::Unusable(format!("`ca_file` of origin `{name}`: {error}")),
+        )?;
+        Some(Arc::new(config))
+    } else {
+        None
+    };
+    Ok(Upstream::new(UpstreamSpec {
+        name: name.to_owned(),
+        servers: spec.servers.iter().map(|server| (server.url.clone(), server.weight)).collect(),
+        balance: match spec.balance {
+            shared::config::Balance::RoundRobin => Balance::RoundRobin,
+            shared::config::Balance::LeastConnections => Balance::LeastConnections,
+            shared::config::Balance::Hash => Balance::Hash,
+        },
+        max_connections: spec.max_connections as usize,
+        tolerated_failures: None,
+        tls,
+    }))
+}

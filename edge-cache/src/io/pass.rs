@@ -1,0 +1,129 @@
+//! Requests that the store has no part in: passed on, and their responses passed back, both as they come.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use http::{Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::ask::Outgoing;
+use super::body::ResponseBody;
+use super::fetch::{Fetched, Wanted, fetch};
+use super::respond::{self, Marks};
+use super::serve::Context;
+use super::telemetry::Exchange;
+use crate::key::{CacheKey, normalise_query};
+use crate::lookup::invalidates;
+use crate::semantics::freshness::Exchange as Judged;
+use crate::semantics::headers::strip_hop_by_hop;
+use crate::semantics::{Policy, Reason, StoredHead};
+
+impl Context<'_> {
+    /// Passes the request on and the response back; the store has no part in it.
+    pub(super) async fn pass(
+        &self,
+        mut exchange: Box<Exchange>,
+        reason: Reason,
+        body: Incoming,
+    ) -> Response<ResponseBody> {
+        exchange.reason = reason;
+        let node = self.node();
+        let policy = self.route.value.policy.as_ref();
+        let query = match policy {
+            Some(policy) => {
+                normalise_query(self.query.as_deref(), &policy.key).map(|query| query.into())
+            }
+            None => self.query.clone(),
+        };
+        let key = policy.map(|policy| {
+            let query = query.as_deref();
+            CacheKey::new(
+                self.scheme,
+                &self.authority,
+                &self.path,
+                query,
+                &self.request.headers,
+                &policy.key,
+            )
+        });
+        let wanted = Wanted {
+            method: self.request.method.clone(),
+            scheme: self.scheme,
+            authority: self.authority.clone(),
+            path: self.path.clone(),
+            query,
+            headers: self.headers(None),
+            key: key.as_ref().map_or(0, CacheKey::hash),
+            client: Some(self.client),
+        };
+        let body = match self.has_content {
+            true => Outgoing::Stream(body, Arc::new(AtomicBool::new(false))),
+            false => Outgoing::Empty,
+        };
+        // A route that does not cache gains nothing from a second tier. One that caches must tell it of unsafe methods.
+        let tier = self.tier().filter(|_| policy.is_some());
+        let registry = &node.telemetry.registry;
+        let fetched = match fetch(registry, self.route, tier.as_deref(), &wanted, body).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                tracing::debug!(%error, "a request could not be passed on");
+                exchange.upstream = Some(Arc::clone(&error.upstream));
+                let response = respond::error(
+                    exchange,
+                    &node.name,
+                    error.reason,
+                    Some(&error.upstream),
+                    reason.fwd(),
+                );
+                return self.headless(response);
+            }
+        };
+        if let (Some(key), Some(policy)) = (&key, policy) {
+            let status = fetched.response.status();
+            if invalidates(&self.request.method, status) {
+                node.store.remove_all(key);
+            } else if reason == Reason::KnownUncacheable && self.is_storable(policy, &fetched) {
+                node.store.unmark_uncacheable(key);
+            }
+        }
+        self.answer_from_upstream(exchange, fetched, reason)
+    }
+
+    /// Whether a response that was not stored, because one before it could not be, could have been.
+    fn is_storable(&self, policy: &Policy, fetched: &Fetched) -> bool {
+        let exchange = Judged {
+            method: &self.request.method,
+            path: &self.path,
+            request: &self.request.headers,
+            status: fetched.response.status(),
+            response: fetched.response.headers(),
+            request_time: fetched.request_time,
+            response_time: fetched.response_time,
+        };
+        let fits = fetched
+            .response
+            .body()
+            .size_hint()
+            .exact()
+            .is_none_or(|length| length <= self.node().store.memory().max_object());
+        fits && fetched.response.status() == StatusCode::OK
+            && StoredHead::new(&exchange, policy).is_ok()
+    }
+
+    /// A response for this client alone, as it comes.
+    pub(super) fn answer_from_upstream(
+        &self,
+        mut exchange: Box<Exchange>,
+        fetched: Fetched,
+        reason: Reason,
+    ) -> Response<ResponseBody> {
+        exchange.upstream = Some(fetched.upstream);
+        let (mut parts, body) = fetched.response.into_parts();
+        strip_hop_by_hop(&mut parts.headers);
+        let body = ResponseBody::upstream(body);
+        let response = respond::response(parts.status, parts.headers, body);
+        let marks = Marks { fwd: reason.fwd(), ..Marks::default() };
+        self.headless(respond::finish(exchange, &self.node().name, response, &marks))
+    }
+}

@@ -1,0 +1,392 @@
+//! The life of a request: admitted, routed, answered from the store, from a fill, or passed on.
+//!
+//! What is decided, [`crate::lookup::decide`] decides; here it is done.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::header::{HeaderName, VIA};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use shared::io::clock;
+
+use super::body::ResponseBody;
+use super::fetch::Wanted;
+use super::fill_task::{Job, Joined};
+use super::gate;
+use super::join::{Asking, Filled};
+use super::node::{Node, RouteTarget, SiteState, Snapshot, Tier};
+use super::respond::{self, Asked, Content, Marks, Representation};
+use super::telemetry::{Exchange, Peer};
+use crate::admit::{self, Admitted, Head, Reject};
+use crate::key::{CacheKey, host_of, normalise_query};
+use crate::lookup::{Decision, RequestView, Stored, bypass, collapsible, decide};
+use crate::route::Route;
+use crate::semantics::headers::{append_cdn_loop, append_via, cdn_loop_count, for_origin};
+use crate::semantics::{Policy, Reason};
+use crate::store::{Found, Object};
+
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Where the listeners tell whether the node wants clients.
+const HEALTH: &str = "/.meridian/health";
+/// A request that came through this CDN so often already goes round in circles: edge and parent are two.
+const MAX_PASSES: usize = 2;
+/// How often a request looks again, because what it waited for was not for it.
+const MAX_ROUNDS: usize = 4;
+
+/// A client's connection, as its requests see it.
+pub struct Connection {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The client.
+    pub peer: Arc<Peer>,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// What its gate found.
+    pub gate: Arc<gate::Shared>,
+}
+
+/// A request that has found its route.
+pub(super) struct Context<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) site: &'a Arc<SiteState>,
+    pub(super) route: &'a Route<RouteTarget>,
+    pub(super) request: &'a http::request::Parts,
+    pub(super) scheme: &'static str,
+    pub(super) authority: Box<str>,
+    pub(super) path: Box<str>,
+    pub(super) query: Option<Box<str>>,
+    pub(super) has_content: bool,
+    /// Not the first node of this CDN to see it.
+    pub(super) is_inner: bool,
+    pub(super) client: std::net::IpAddr,
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// None: what goes wrong is a response.
+pub async fn handle(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let node = &connection.node;
+    let snapshot = node.snapshot.load_full();
+    let http1 = request.version() < Version::HTTP_2;
+    let verdict = if http1 { connection.gate.verdict() } else { Ok(()) };
+    let busy = connection.gate.begin();
+    let exchange = Exchange::new(node, snapshot.log.clone(), &connection.peer, &request, busy);
+    let (parts, body) = request.into_parts();
+    let head = Head {
+        method: &parts.method,
+        uri: &parts.uri,
+        version: parts.version,
+        headers: &parts.headers,
+        scheme: connection.scheme,
+    };
+    let admitted = verdict.and_then(|()| admit::admit(&head, body.is_end_stream()));
+    Ok(match admitted {
+        Ok(admitted) if admitted.path == HEALTH => health(node, exchange, &parts.method),
+        Ok(admitted) => match route(&connection, &snapshot, &parts, admitted, exchange) {
+            Ok((context, exchange)) => context.respond(exchange, body).await,
+            Err(response) => *response,
+        },
+        Err(reject) => {
+            // What is refused here is broken or hostile: nothing more is taken from that connection.
+            let close = reject.close || reject.status.is_client_error();
+            respond::refuse(exchange, &node.name, Reject { close, ..reject }, http1)
+        }
+    })
+}
+
+/// Whether the node wants clients. Checks are not counted among the requests.
+fn health(node: &Node, exchange: Box<Exchange>, method: &Method) -> Response<ResponseBody> {
+    exchange.forget();
+    let mut response = match (method, node.is_draining()) {
+        (&Method::GET | &Method::HEAD, false) => respond::text(StatusCode::OK, "serving"),
+        (&Method::GET | &Method::HEAD, true) => {
+            respond::text(StatusCode::SERVICE_UNAVAILABLE, "draining")
+        }
+        _ => respond::text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD"),
+    };
+    if method == Method::HEAD {
+        response = response.map(ResponseBody::without_content);
+    }
+    response
+}
+
+type Routed<'a> = Result<(Context<'a>, Box<Exchange>), Box<Response<ResponseBody>>>;
+
+/// Finds site and route.
+fn route<'a>(
+    connection: &'a Connection,
+    snapshot: &'a Snapshot,
+    parts: &'a http::request::Parts,
+    admitted: Admitted<'_>,
+    mut exchange: Box<Exchange>,
+) -> Routed<'a> {
+    let name = &connection.node.name;
+    let http1 = parts.version < Version::HTTP_2;
+    let reject = |exchange, status, reason| {
+        // Whoever asks for hosts that are not here gets no second try on the connection.
+        let close = reason == Reason::HostUnknown;
+        let reject = Reject { status, reason, close };
+        Err(Box::new(respond::refuse(exchange, name, reject, http1)))
+    };
+    exchange.host = admitted.authority.as_ref().into();
+    let passes = cdn_loop_count(&parts.headers, &snapshot.plan.cluster);
+    if passes >= MAX_PASSES {
+        return reject(exchange, StatusCode::LOOP_DETECTED, Reason::Loop);
+    }
+    let Some(site) = snapshot.sites.find(host_of(&admitted.authority)) else {
+        return reject(exchange, StatusCode::MISDIRECTED_REQUEST, Reason::HostUnknown);
+    };
+    exchange.site = Some((Arc::clone(&site.name), site.counters.clone()));
+    if let Some(sni) = &connection.peer.sni
+        && !snapshot.sites.find(sni).is_some_and(|named| Arc::ptr_eq(named, site))
+    {
+        return reject(exchange, StatusCode::MISDIRECTED_REQUEST, Reason::SniMismatch);
+    }
+    let Some(route) = site.routes.find(&admitted.path) else {
+        return reject(exchange, StatusCode::NOT_FOUND, Reason::NoRoute);
+    };
+    // Only a node of this CDN is believed what it says of the client.
+    let is_inner = passes > 0 && snapshot.plan.is_peer(connection.peer.ip);
+    let said = |name: &HeaderName| {
+        parts.headers.get(name).filter(|_| is_inner).and_then(|value| value.to_str().ok())
+    };
+    let scheme = match said(&X_FORWARDED_PROTO) {
+        Some("https") => "https",
+        Some("http") => "http",
+        _ => connection.scheme,
+    };
+    let client = said(&X_FORWARDED_FOR).and_then(|text| text.trim().parse().ok());
+    let context = Context {
+        connection,
+        snapshot,
+        site,
+        route,
+        request: parts,
+        scheme,
+        authority: admitted.authority.as_ref().into(),
+        path: admitted.path.as_ref().into(),
+        query: admitted.query.map(Into::into),
+        has_content: admitted.content != admit::Content::None,
+        is_inner,
+        client: client.unwrap_or(connection.peer.ip),
+    };
+    Ok((context, exchange))
+}
+
+impl Context<'_> {
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.connection.node
+    }
+
+    fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: &self.request.method,
+            headers: &self.request.headers,
+            has_content: self.has_content,
+        }
+    }
+
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { method: &self.request.method, headers: &self.request.headers }
+    }
+
+    async fn respond(&self, exchange: Box<Exchange>, body: Incoming) -> Response<ResponseBody> {
+        let policy = self.route.value.policy.as_ref();
+        let (Some(policy), None) = (policy, bypass(&self.view(), policy.map(AsRef::as_ref))) else {
+            let reason = bypass(&self.view(), policy.map(AsRef::as_ref));
+            return self.pass(exchange, reason.unwrap_or(Reason::RouteNotCached), body).await;
+        };
+        let query = normalise_query(self.query.as_deref(), &policy.key);
+        let key = CacheKey::new(
+            self.scheme,
+            &self.authority,
+            &self.path,
+            query.as_deref(),
+            &self.request.headers,
+            &policy.key,
+        );
+        self.answer_from_cache(exchange, policy, &key, query.as_deref(), body).await
+    }
+
+    async fn answer_from_cache(
+        &self,
+        mut exchange: Box<Exchange>,
+        policy: &Arc<Policy>,
+        key: &CacheKey,
+        query: Option<&str>,
+        body: Incoming,
+    ) -> Response<ResponseBody> {
+        let node = self.node();
+        let mut alone = !collapsible(&self.view());
+        for round in 0.. {
+            let found = node.store.lookup(key, &self.request.headers);
+            let stored = stored(&found);
+            let decision = decide(&self.view(), stored, Some(policy), clock::now());
+            exchange.reason = decision.reason();
+            let object = match &found {
+                Found::Object(object) => Some(object),
+                _ => None,
+            };
+            let asking = match decision {
+                Decision::Hit { age, ttl, .. } => {
+                    let Some(object) = object else { break };
+                    let marks =
+                        Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
+                    return self.answer_from_object(exchange, object, &marks);
+                }
+                Decision::Stale { age, ttl, revalidate, .. } => {
+                    let Some(object) = object else { break };
+                    if revalidate {
+                        self.revalidate_behind(policy, key, query, object);
+                    }
+                    let marks =
+                        Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
+                    return self.answer_from_object(exchange, object, &marks);
+                }
+                Decision::GatewayTimeout { .. } => {
+                    let mut response =
+                        respond::text(StatusCode::GATEWAY_TIMEOUT, exchange.reason.code());
+                    if self.request.method == Method::HEAD {
+                        response = response.map(ResponseBody::without_content);
+                    }
+                    return respond::finish(exchange, &node.name, response, &Marks::default());
+                }
+                Decision::Pass { reason } => return self.pass(exchange, reason, body).await,
+                Decision::Revalidate { reason, fallback } => {
+                    Asking { reason, stale: object.zip(fallback) }
+                }
+                Decision::Miss { reason } => Asking { reason, stale: None },
+            };
+            alone |= round >= MAX_ROUNDS;
+            let known = match &found {
+                Found::Object(object) => vec![Arc::clone(object)],
+                Found::OtherVariants(objects) => objects.clone(),
+                Found::Nothing | Found::Uncacheable => Vec::new(),
+            };
+            match self.fill(exchange, policy, key, query, &asking, known, alone).await {
+                Filled::Response(response) => return response,
+                Filled::Again { exchange: same, alone: next } => {
+                    exchange = same;
+                    alone |= next;
+                }
+            }
+        }
+        // Only a decision that contradicts what was found leads here.
+        respond::error(exchange, &node.name, Reason::Internal, None, None)
+    }
+
+    /// What is asked of the next server on behalf of this request, for the store.
+    pub(super) fn job(
+        &self,
+        policy: &Arc<Policy>,
+        key: &CacheKey,
+        query: Option<&str>,
+        stored: Vec<Arc<Object>>,
+        fallback: bool,
+    ) -> Job {
+        Job {
+            key: key.clone(),
+            route: Arc::new(self.route.clone()),
+            policy: Arc::clone(policy),
+            tier: self.tier(),
+            wanted: Wanted {
+                method: Method::GET,
+                scheme: self.scheme,
+                authority: self.authority.clone(),
+                path: self.path.clone(),
+                query: query.map(Into::into),
+                headers: self.headers(Some(policy)),
+                key: key.hash(),
+                client: None,
+            },
+            client: self.request.headers.clone(),
+            stored,
+            fallback,
+        }
+    }
+
+    /// The site's parents, if it is for this node to ask them.
+    pub(super) fn tier(&self) -> Option<Arc<Tier>> {
+        self.site.tier.clone().filter(|_| !self.is_inner)
+    }
+
+    /// Fields for the next server.
+    pub(super) fn headers(&self, policy: Option<&Policy>) -> HeaderMap {
+        let client = &self.request.headers;
+        let mut headers = for_origin(client, policy);
+        for name in [VIA, CDN_LOOP] {
+            if !headers.contains_key(&name) {
+                for value in client.get_all(&name) {
+                    headers.append(name.clone(), value.clone());
+                }
+            }
+        }
+        append_via(&mut headers, self.request.version, &self.node().name);
+        append_cdn_loop(&mut headers, &self.snapshot.plan.cluster);
+        headers
+    }
+
+    pub(super) fn answer_from_object(
+        &self,
+        mut exchange: Box<Exchange>,
+        object: &Arc<Object>,
+        marks: &Marks<'_>,
+    ) -> Response<ResponseBody> {
+        if exchange.outcome.is_none() {
+            exchange.outcome = Some(exchange.reason.outcome());
+        }
+        let response = respond::answer(
+            &self.asked(),
+            Representation {
+                status: object.head.status,
+                headers: &object.head.headers,
+                length: Some(object.length),
+                content: Content::Object(Arc::clone(object)),
+            },
+        );
+        respond::finish(exchange, &self.node().name, response, marks)
+    }
+
+    /// Has a stored response checked that is served meanwhile. One such fetch goes on at a time.
+    fn revalidate_behind(
+        &self,
+        policy: &Arc<Policy>,
+        key: &CacheKey,
+        query: Option<&str>,
+        object: &Arc<Object>,
+    ) {
+        let node = self.node();
+        let joined =
+            node.fills.join(&node.store, key, object.variant, &self.request.headers, Some(object));
+        if let Joined::Begun(task) = joined {
+            let stored = vec![Arc::clone(object)];
+            drop(task.start(node, self.job(policy, key, query, stored, true)));
+        }
+    }
+
+    /// The answer to HEAD has no content.
+    pub(super) fn headless(&self, response: Response<ResponseBody>) -> Response<ResponseBody> {
+        match self.request.method == Method::HEAD {
+            true => response.map(ResponseBody::without_content),
+            false => response,
+        }
+    }
+}
+
+pub(super) fn stored(found: &Found) -> Stored<'_> {
+    match found {
+        Found::Nothing => Stored::Nothing,
+        Found::OtherVariants(_) => Stored::OtherVariants,
+        Found::Uncacheable => Stored::KnownUncacheable,
+        Found::Object(object) => Stored::Head { head: &object.head, soft_purged: false },
+    }
+}

@@ -1,0 +1,337 @@
+//! What a node tells of itself: metrics and the access log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use http::{StatusCode, Version};
+use serde::Serialize;
+use shared::io::clock;
+use shared::io::log::JsonLog;
+use shared::metrics::{Counter, Family, Gauge, Histogram, Registry};
+use shared::time::UnixMillis;
+
+use super::gate::Busy;
+use crate::semantics::Reason;
+use crate::semantics::reason::Outcome;
+
+/// Requests by what the cache made of them.
+pub const REQUESTS: Family = Family {
+    name: "edge_cache_requests_total",
+    help: "Requests answered, by site and by what the cache made of them.",
+    labels: &["site", "cache"],
+};
+const DURATION: Family = Family {
+    name: "edge_cache_request_duration_seconds",
+    help: "From a request's head to the end of its response.",
+    labels: &["cache"],
+};
+const BYTES: Family = Family {
+    name: "edge_cache_bytes_total",
+    help: "Bytes of content, sent to clients (out) and received from parents and origins (in).",
+    labels: &["direction"],
+};
+const STORE_BYTES: Family = Family {
+    name: "edge_cache_store_bytes",
+    help: "Memory or disk taken by stored objects.",
+    labels: &["tier"],
+};
+const STORE_OBJECTS: Family =
+    Family { name: "edge_cache_store_objects", help: "Stored objects.", labels: &["tier"] };
+const EVICTIONS: Family = Family {
+    name: "edge_cache_evictions_total",
+    help: "Stored objects that made room for others.",
+    labels: &["tier"],
+};
+/// Requests to origins.
+pub const ORIGIN_REQUESTS: Family = Family {
+    name: "edge_cache_origin_requests_total",
+    help: "Requests to origins, by origin and by result: the class of the status, or why there was none.",
+    labels: &["origin", "result"],
+};
+/// Requests to parents.
+pub const PARENT_REQUESTS: Family = Family {
+    name: "edge_cache_parent_requests_total",
+    help: "Requests to parents, by parent and by result: the class of the status, or why there was none.",
+    labels: &["parent", "result"],
+};
+/// Servers of origins that are up.
+pub const ORIGIN_UP: Family = Family {
+    name: "edge_cache_origin_servers_up",
+    help: "Servers of an origin that requests go to.",
+    labels: &["origin"],
+};
+/// Whether a parent is up.
+pub const PARENT_UP: Family = Family {
+    name: "edge_cache_parent_up",
+    help: "Whether a parent is asked.",
+    labels: &["parent"],
+};
+/// Open connections to origins.
+pub const ORIGIN_CONNECTIONS: Family = Family {
+    name: "edge_cache_origin_connections",
+    help: "Connections to an origin, idle ones included.",
+    labels: &["origin"],
+};
+const COLLAPSED: Family = Family {
+    name: "edge_cache_collapsed_total",
+    help: "Requests that were answered from a fetch which another one began.",
+    labels: &[],
+};
+const CONNECTIONS: Family =
+    Family { name: "edge_cache_connections", help: "Client connections.", labels: &[] };
+const REFUSED: Family = Family {
+    name: "edge_cache_connections_refused_total",
+    help: "Client connections closed at once, because there were `max_connections` already.",
+    labels: &[],
+};
+const LOG_DROPPED: Family = Family {
+    name: "edge_cache_log_dropped_total",
+    help: "Access log lines that were dropped, because the log could not be written fast enough.",
+    labels: &[],
+};
+const RELOAD: Family = Family {
+    name: "edge_cache_config_last_reload_successful",
+    help: "1 when the configuration that was read last is the one in use, else 0.",
+    labels: &[],
+};
+const DRAINING: Family = Family {
+    name: "edge_cache_draining",
+    help: "1 while the node asks not to be given new clients, else 0.",
+    labels: &[],
+};
+
+/// The handles that serving needs.
+pub struct Telemetry {
+    /// All metrics.
+    pub registry: Registry,
+    duration: [Histogram; Outcome::ALL.len()],
+    bytes_out: Counter,
+    /// Content received from parents and origins.
+    pub bytes_in: Counter,
+    /// Requests answered from another's fetch.
+    pub collapsed: Counter,
+    /// Connections beyond the limit.
+    pub refused: Counter,
+    /// Lines that were dropped.
+    pub log_dropped: Counter,
+    /// Whether the last reload was taken.
+    pub reload_ok: Gauge,
+    /// Client connections now.
+    pub connections: AtomicUsize,
+    /// Requests now.
+    pub in_flight: AtomicUsize,
+}
+
+/// A site's counters.
+#[derive(Clone, Debug)]
+pub struct SiteCounters([Counter; Outcome::ALL.len()]);
+
+impl SiteCounters {
+    /// Counts of a site since start, by outcome.
+    pub fn get(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize].get()
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let registry = Registry::new();
+        Self {
+            duration: Outcome::ALL.map(|outcome| registry.histogram(&DURATION, &[outcome.label()])),
+            bytes_out: registry.counter(&BYTES, &["out"]),
+            bytes_in: registry.counter(&BYTES, &["in"]),
+            collapsed: registry.counter(&COLLAPSED, &[]),
+            refused: registry.counter(&REFUSED, &[]),
+            log_dropped: registry.counter(&LOG_DROPPED, &[]),
+            reload_ok: registry.gauge(&RELOAD, &[]),
+            connections: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            registry,
+        }
+    }
+}
+
+impl Telemetry {
+    /// The counters of a site; those of requests that belong to none are under the empty name.
+    pub fn site(&self, name: &str) -> SiteCounters {
+        SiteCounters(
+            Outcome::ALL.map(|outcome| self.registry.counter(&REQUESTS, &[name, outcome.label()])),
+        )
+    }
+
+    /// Takes over what is counted elsewhere, for a scrape.
+    pub fn collect(&self, memory: crate::store::memory::Stats, draining: bool) {
+        let registry = &self.registry;
+        registry.gauge(&STORE_BYTES, &["memory"]).set(memory.bytes as f64);
+        registry.gauge(&STORE_OBJECTS, &["memory"]).set(memory.objects as f64);
+        let evictions = registry.counter(&EVICTIONS, &["memory"]);
+        evictions.add(memory.evictions.saturating_sub(evictions.get()));
+        registry.gauge(&CONNECTIONS, &[]).set(self.connections.load(Ordering::Relaxed) as f64);
+        registry.gauge(&DRAINING, &[]).set(f64::from(u8::from(draining)));
+    }
+}
+
+/// Who asked, and how: the same for all requests of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client's address.
+    pub ip: std::net::IpAddr,
+    /// The TLS version, when there is one.
+    pub tls: Option<&'static str>,
+    /// The name that the client asked for in TLS.
+    pub sni: Option<Arc<str>>,
+}
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    node: &'a str,
+    site: &'a str,
+    client: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    status: u16,
+    bytes: u64,
+    whole: bool,
+    duration_ms: f64,
+    cache: &'static str,
+    reason: &'static str,
+    collapsed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    http: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<&'static str>,
+}
+
+/// A request and its response, watched until the response has been sent. Dropped, it is counted and logged.
+pub struct Exchange {
+    node: Arc<super::node::Node>,
+    started: Instant,
+    time: UnixMillis,
+    peer: Arc<Peer>,
+    version: Version,
+    method: http::Method,
+    uri: http::Uri,
+    /// The host that was asked for.
+    pub host: Box<str>,
+    /// The site, once it is known.
+    pub site: Option<(Arc<str>, SiteCounters)>,
+    /// What became of it.
+    pub reason: Reason,
+    /// Counted under this outcome, where it is not the reason's own.
+    pub outcome: Option<Outcome>,
+    /// Answered from another request's fetch.
+    pub collapsed: bool,
+    /// The parent or origin asked.
+    pub upstream: Option<Arc<str>>,
+    /// The status sent.
+    pub status: StatusCode,
+    /// Bytes of content sent.
+    pub sent: u64,
+    /// All of it.
+    pub whole: bool,
+    /// They came from an upstream for this client alone.
+    pub is_passed: bool,
+    counted: bool,
+    log: JsonLog,
+    _busy: Busy,
+}
+
+impl Exchange {
+    /// A request that has just come.
+    pub fn new<B>(
+        node: &Arc<super::node::Node>,
+        log: JsonLog,
+        peer: &Arc<Peer>,
+        request: &http::Request<B>,
+        busy: Busy,
+    ) -> Box<Self> {
+        node.telemetry.in_flight.fetch_add(1, Ordering::Relaxed);
+        Box::new(Self {
+            node: Arc::clone(node),
+            started: Instant::now(),
+            time: clock::now(),
+            peer: Arc::clone(peer),
+            version: request.version(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: "".into(),
+            site: None,
+            reason: Reason::ClientGone,
+            outcome: None,
+            collapsed: false,
+            upstream: None,
+            status: StatusCode::OK,
+            sent: 0,
+            whole: false,
+            is_passed: false,
+            counted: true,
+            log,
+            _busy: busy,
+        })
+    }
+
+    /// It is neither counted nor logged.
+    pub fn forget(mut self: Box<Self>) {
+        self.counted = false;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let telemetry = &self.node.telemetry;
+        telemetry.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.counted {
+            return;
+        }
+        let elapsed = self.started.elapsed();
+        let outcome = self.outcome.unwrap_or_else(|| self.reason.outcome());
+        let at = outcome as usize;
+        match &self.site {
+            Some((_, counters)) => counters.0[at].inc(),
+            None => self.node.no_site.0[at].inc(),
+        }
+        telemetry.duration[at].observe(elapsed);
+        telemetry.bytes_out.add(self.sent);
+        if self.is_passed {
+            telemetry.bytes_in.add(self.sent);
+        }
+        if !self.log.is_on() {
+            return;
+        }
+        let line = Line {
+            time: self.time.to_string(),
+            node: &self.node.name,
+            site: self.site.as_ref().map_or("", |(name, _)| name),
+            client: self.peer.ip,
+            method: self.method.as_str(),
+            host: &self.host,
+            path: self.uri.path(),
+            query: self.uri.query(),
+            status: self.status.as_u16(),
+            bytes: self.sent,
+            whole: self.whole,
+            duration_ms: elapsed.as_secs_f64() * 1000.0,
+            cache: outcome.label(),
+            reason: self.reason.code(),
+            collapsed: self.collapsed,
+            upstream: self.upstream.as_deref(),
+            http: match self.version {
+                Version::HTTP_10 => "1.0",
+                Version::HTTP_11 => "1.1",
+                Version::HTTP_2 => "2",
+                _ => "",
+            },
+            tls: self.peer.tls,
+        };
+        if let Ok(line) = serde_json::to_vec(&line) {
+            self.log.write(line);
+        }
+    }
+}

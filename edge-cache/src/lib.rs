@@ -1,0 +1,22 @@
+//! The cache node of a CDN: first tier, second tier, or both.
+//!
+//! What is to be done is decided by plain functions over values: [`admit`] (which requests are taken in), [`route`],
+//! [`key`] and [`url`] (what two requests have in common), [`lookup`] (answer, revalidate, fetch or pass), [`tier`] and
+//! [`origin`] (whom to ask), all by the rules in [`semantics`]. [`store`] keeps what may be kept, [`fill`] shares one fetch
+//! among all who wait for it, [`framing`] finds requests in a client's bytes, [`config`] is one node's configuration.
+//! [`io`] does it, [`cmd`] is the command line.
+
+pub mod admit;
+pub mod cmd;
+pub mod config;
+pub mod fill;
+pub mod framing;
+pub mod io;
+pub mod key;
+pub mod lookup;
+pub mod origin;
+pub mod route;
+pub mod semantics;
+pub mod store;
+pub mod tier;
+pub mod url;

@@ -1,0 +1,136 @@
+//! A stored response without its body: what [`crate::lookup::decide`] looks at.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use shared::time::UnixMillis;
+
+use super::freshness::{Exchange, Lifetimes};
+use super::vary::Vary;
+use super::{Policy, Reason, headers};
+
+/// The head of a stored response.
+#[derive(Clone, Debug)]
+pub struct StoredHead {
+    /// Its status. A stored 206 has the status 206.
+    pub status: StatusCode,
+    /// Its fields, without those of the connection, without Age, Cache-Status and Proxy-Status.
+    pub headers: HeaderMap,
+    /// When the request for it was sent (or the last revalidation's).
+    pub request_time: UnixMillis,
+    /// When its head arrived (or the last revalidation's).
+    pub response_time: UnixMillis,
+    /// Its age when it arrived (RFC 9111 §4.2.3: corrected_initial_age).
+    pub initial_age: Duration,
+    /// How long it may be used.
+    pub lifetimes: Lifetimes,
+    /// Which request fields selected it.
+    pub vary: Vary,
+}
+
+impl StoredHead {
+    /// The head to store for an exchange, or why it is not stored (RFC 9111 §3).
+    ///
+    /// The request headers are those of the *client*, before the fields that do not reach the origin are taken off:
+    /// the caller computes the variant from the same ones.
+    pub fn new(exchange: &Exchange<'_>, policy: &Policy) -> Result<Self, Reason> {
+        let lifetimes = super::freshness::storable(exchange, policy)?;
+        let Exchange { status, request_time, response_time, .. } = *exchange;
+        let mut headers = exchange.response.clone();
+        headers::strip_for_storage(&mut headers);
+        headers::ensure_date(&mut headers, response_time);
+        Ok(Self {
+            status,
+            vary: Vary::of(&headers),
+            initial_age: super::freshness::initial_age(
+                exchange.response,
+                request_time,
+                response_time,
+            ),
+            headers,
+            request_time,
+            response_time,
+            lifetimes,
+        })
+    }
+
+    /// RFC 9111 §4.2.3: current_age.
+    pub fn current_age(&self, now: UnixMillis) -> Duration {
+        self.initial_age.saturating_add(now.since(self.response_time))
+    }
+
+    /// What is left of its lifetime in milliseconds; negative once it is stale.
+    pub fn remaining_millis(&self, now: UnixMillis) -> i64 {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        millis(self.lifetimes.fresh).saturating_sub(millis(self.current_age(now)))
+    }
+
+    /// Whether the response, as it arrived, may answer others than the client it was fetched for: it was fresh then. Those
+    /// who wait for it are released otherwise.
+    pub fn may_be_shared(&self) -> bool {
+        !self.lifetimes.no_cache && self.lifetimes.fresh > self.initial_age
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method};
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis::from_secs(784_111_777);
+
+    fn head(fields: &[(&'static str, &'static str)]) -> Result<StoredHead, Reason> {
+        let response: HeaderMap = fields
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+            })
+            .collect();
+        let exchange = Exchange {
+            method: &Method::GET,
+            path: "/",
+            request: &HeaderMap::new(),
+            status: StatusCode::OK,
+            response: &response,
+            request_time: UnixMillis(NOW.0 - 500),
+            response_time: NOW,
+        };
+        StoredHead::new(&exchange, &Policy::default())
+    }
+
+    /// RFC 9111 §4.2.3: Age counts in, time at rest counts on, and the clock set back does not make it younger than it came.
+    #[test]
+    fn rfc9111_4_2_3_age_and_life() {
+        let head =
+            head(&[("cache-control", "max-age=60"), ("age", "10"), ("x-a", "b"), ("vary", "x")])
+                .unwrap();
+        assert_eq!(head.headers.get("date").unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert!(!head.headers.contains_key("age") && head.headers.contains_key("x-a"));
+        assert_eq!(head.vary.names(), ["x"]);
+        for (after, age, left) in
+            [(0, 10_500, 49_500), (30_000, 40_500, 19_500), (60_000, 70_500, -10_500)]
+        {
+            let now = UnixMillis(NOW.0 + after);
+            assert_eq!(head.current_age(now).as_millis(), age);
+            assert_eq!(head.remaining_millis(now), left);
+        }
+        assert_eq!(head.current_age(UnixMillis(0)).as_millis(), 10_500);
+        assert!(head.remaining_millis(UnixMillis(u64::MAX)) < 0);
+    }
+
+    /// Pitfall 27: what was stale or to be checked when it came is not for those who waited.
+    #[test]
+    fn pitfall_27_who_may_share() {
+        const TAG: (&str, &str) = ("etag", "\"a\"");
+        for (fields, expected) in [
+            (&[("cache-control", "max-age=60")][..], true),
+            (&[("cache-control", "max-age=60, no-cache"), TAG], false),
+            (&[("cache-control", "max-age=0"), TAG], false),
+            (&[("cache-control", "max-age=60"), ("age", "60"), TAG], false),
+        ] {
+            assert_eq!(head(fields).unwrap().may_be_shared(), expected, "{fields:?}");
+        }
+        assert_eq!(head(&[("cache-control", "private")]).err(), Some(Reason::Private));
+    }
+}

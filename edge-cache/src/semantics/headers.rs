@@ -1,0 +1,409 @@
+//! What is taken off and put on at each hop: connection fields, Age, Date, and which fields of a client reach the origin.
+//! The marks that this node leaves are in [`super::marks`], and can be named from here too.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONNECTION, COOKIE, DATE, HeaderName, HeaderValue,
+};
+use shared::time::UnixMillis;
+
+use super::cache_control::{DELTA_MAX, for_each_listed_field};
+pub use super::marks::{
+    CACHE_STATUS, CDN_LOOP, CacheStatus, ForwardedFor, PROXY_STATUS, ProxyStatus, append_cdn_loop,
+    append_via, cdn_loop_count, proxy_error, set_forwarded,
+};
+use super::{Policy, Profile, date, vary};
+
+/// Fields of one connection, whether Connection names them or not (RFC 9110 §7.6.1, RFC 9111 §3.1).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Fields that must not be connection options: whoever names one wants it to vanish on the way.
+const NEVER_CONNECTION_OPTIONS: [&str; 27] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "cdn-cache-control",
+    "cdn-loop",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "etag",
+    "expires",
+    "forwarded",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "last-modified",
+    "range",
+    "set-cookie",
+    "vary",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+];
+
+/// Takes off the fields of one connection (RFC 9110 §7.6.1), those that Connection names too. Names that must not be
+/// connection options (Host, Cache-Control, Authorization, …) stay, whatever Connection says: naming them is an attack.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    for line in headers.get_all(CONNECTION) {
+        for option in line.as_bytes().split(|b| *b == b',') {
+            // `close` and `keep-alive` are no fields, and not worth a look in the map.
+            if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
+                && name != "close"
+                && !NEVER_CONNECTION_OPTIONS.contains(&name.as_str())
+            {
+                named.push(name);
+            }
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Takes off what must not be stored with a response (RFC 9111 §3.1): connection fields, Age (it went into the initial
+/// age), Cache-Status and Proxy-Status (they tell of another request), and the fields that `no-cache="…"` or
+/// `private="…"` name.
+pub fn strip_for_storage(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    let mut listed: Vec<HeaderName> = Vec::new();
+    for_each_listed_field(headers, |name| listed.extend(HeaderName::from_bytes(name)));
+    for name in listed {
+        headers.remove(name);
+    }
+    headers.remove(AGE);
+    headers.remove(&CACHE_STATUS);
+    headers.remove(&PROXY_STATUS);
+}
+
+/// Never sent on, on any route: we write the first ones ourselves, and the others let a client choose a URL behind our
+/// back.
+const NEVER_TO_ORIGIN: [&str; 12] = [
+    "host",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-prefix",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-host",
+];
+
+/// Not sent on a fill: it is for everybody, not for the client whose request began it.
+const NOT_ON_FILL: [&str; 16] = [
+    "content-length",
+    "content-type",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "max-forwards",
+    "proxy-authorization",
+    "range",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "te",
+    "trailer",
+];
+
+/// What a fill may carry in the safe profile besides the fields of the key. Accept-Encoding is sent normalised; all but
+/// Authorization (whose responses need the origin's word to be stored) and tracing are for the origin to name in Vary.
+const SAFE_ON_FILL: [&str; 12] = [
+    "accept",
+    "accept-language",
+    "authorization",
+    "cdn-loop",
+    "dnt",
+    "origin",
+    "save-data",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "via",
+    "x-request-id",
+];
+
+/// The fields to send on for a client's request, without connection fields, Forwarded, X-Forwarded-* and the overrides of
+/// the URL that some frameworks read. Host is left to the caller.
+///
+/// With a policy (a cacheable route's fill), also without conditions, Range and, in the safe profile, without every field
+/// that is neither on the allow-list nor in the key: what is not in the key must not shape the response.
+pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
+    let mut headers = client.clone();
+    strip_hop_by_hop(&mut headers);
+    let Some(policy) = policy else {
+        for name in NEVER_TO_ORIGIN {
+            headers.remove(name);
+        }
+        return headers;
+    };
+    let safe = policy.profile == Profile::Safe;
+    let unwanted: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let text = name.as_str();
+            let keyed = policy.key.headers.contains(name);
+            let allowed = !safe || keyed || **name == COOKIE || SAFE_ON_FILL.contains(&text);
+            !allowed || NEVER_TO_ORIGIN.contains(&text) || (NOT_ON_FILL.contains(&text) && !keyed)
+        })
+        .cloned()
+        .collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+    if safe {
+        restrict_cookies(&mut headers, policy);
+    }
+    // Variants are told apart by these codings only, so the origin must not see others.
+    match vary::normalised_accept_encoding(client) {
+        Some(codings) => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
+        }
+        None => {
+            headers.remove(ACCEPT_ENCODING);
+        }
+    }
+    headers
+}
+
+/// Only the cookies of the key, in the key's order: the origin sees what the key holds.
+fn restrict_cookies(headers: &mut HeaderMap, policy: &Policy) {
+    match crate::key::keyed_cookies(headers, &policy.key) {
+        Some(cookies) => {
+            headers.insert(COOKIE, cookies);
+        }
+        None => {
+            headers.remove(COOKIE);
+        }
+    }
+}
+
+/// Takes off what speaks for one client from the fields of [`for_origin`]: for a revalidation in the background, which is
+/// nobody's.
+pub fn without_credentials(headers: &mut HeaderMap, policy: &Policy) {
+    headers.remove(AUTHORIZATION);
+    restrict_cookies(headers, policy);
+}
+
+/// Sets Age, exactly once (RFC 9111 §5.1).
+pub fn set_age(headers: &mut HeaderMap, age: Duration) {
+    headers.insert(AGE, HeaderValue::from(age.as_secs().min(DELTA_MAX.into())));
+}
+
+/// Adds Date where it is missing or invalid (RFC 9110 §6.6.1).
+pub fn ensure_date(headers: &mut HeaderMap, now: UnixMillis) {
+    if date::field(headers, &DATE).is_none() {
+        headers.insert(DATE, date::format(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn get<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+        assert!(headers.get_all(name).iter().count() <= 1, "{name} stands there twice");
+        headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Pitfall 32.
+    #[test]
+    fn rfc9110_7_6_1_connection_fields() {
+        let mut message = headers(&[
+            ("connection", "close, X-One,, te"),
+            ("connection", "x-two, Host, cache-control, AUTHORIZATION, bad name"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("host", "a"),
+            ("cache-control", "no-store"),
+            ("authorization", "x"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("proxy-authorization", "x"),
+            ("proxy-authenticate", "x"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+        ]);
+        strip_hop_by_hop(&mut message);
+        assert_eq!(names(&message), ["authorization", "cache-control", "host", "x-three"]);
+    }
+
+    /// Pitfall 6 and RFC 9111 §3.1.
+    #[test]
+    fn rfc9111_3_1_what_is_not_stored() {
+        let mut message = headers(&[
+            ("cache-control", "no-cache=\"a, B\", private=c, max-age=60"),
+            ("a", "1"),
+            ("b", "2"),
+            ("c", "3"),
+            ("d", "4"),
+            ("age", "5"),
+            ("cache-status", "parent; hit"),
+            ("proxy-status", "parent; error=dns_timeout"),
+            ("connection", "d"),
+        ]);
+        strip_for_storage(&mut message);
+        assert_eq!(names(&message), ["cache-control"]);
+    }
+
+    /// Pitfalls 30 and 44: unkeyed input does not reach the origin of a cacheable route.
+    #[test]
+    fn pitfall_44_unkeyed_input() {
+        let client = headers(&[
+            ("host", "a"),
+            ("authorization", "x"),
+            ("accept", "*/*"),
+            ("accept-encoding", "deflate, br;q=0.1, gzip"),
+            ("cookie", "sid=1; lang=de; b=2"),
+            ("x-device", "phone"),
+            ("x-evil", "1"),
+            ("x-forwarded-host", "evil"),
+            ("x-original-url", "/admin"),
+            ("x-http-method-override", "DELETE"),
+            ("forwarded", "for=1.2.3.4"),
+            ("if-none-match", "\"a\""),
+            ("range", "bytes=0-1"),
+            ("connection", "x-gone"),
+            ("x-gone", "1"),
+            ("cache-control", "no-cache"),
+        ]);
+        let mut policy = Policy::default();
+        policy.key.headers = vec![HeaderName::from_static("x-device")];
+        policy.key.cookies = vec!["lang".to_owned()];
+        let mut fill = for_origin(&client, Some(&policy));
+        assert_eq!(
+            names(&fill),
+            ["accept", "accept-encoding", "authorization", "cookie", "x-device"]
+        );
+        assert_eq!(get(&fill, "accept-encoding"), Some("gzip, br"));
+        assert_eq!(get(&fill, "cookie"), Some("lang=de"));
+        assert_eq!(
+            names(&for_origin(&client, Some(&Policy::default()))),
+            ["accept", "accept-encoding", "authorization"]
+        );
+        // Pitfall 30: a revalidation in the background is nobody's.
+        without_credentials(&mut fill, &policy);
+        assert_eq!(names(&fill), ["accept", "accept-encoding", "cookie", "x-device"]);
+
+        policy.profile = Profile::Rfc;
+        let mut fill = for_origin(&client, Some(&policy));
+        assert_eq!(
+            names(&fill),
+            [
+                "accept",
+                "accept-encoding",
+                "authorization",
+                "cache-control",
+                "cookie",
+                "x-device",
+                "x-evil"
+            ]
+        );
+        assert_eq!(get(&fill, "accept-encoding"), Some("gzip, br"));
+        without_credentials(&mut fill, &policy);
+        assert_eq!(get(&fill, "cookie"), Some("lang=de"));
+        let pass = for_origin(&client, None);
+        assert_eq!(
+            names(&pass),
+            [
+                "accept",
+                "accept-encoding",
+                "authorization",
+                "cache-control",
+                "cookie",
+                "if-none-match",
+                "range",
+                "x-device",
+                "x-evil",
+                "x-http-method-override"
+            ]
+        );
+    }
+
+    #[test]
+    fn rfc9111_5_1_age_once() {
+        let mut message = headers(&[("age", "3"), ("age", "4")]);
+        set_age(&mut message, Duration::from_millis(5999));
+        assert_eq!(get(&message, "age"), Some("5"));
+        set_age(&mut message, Duration::MAX);
+        assert_eq!(get(&message, "age"), Some("2147483648"));
+    }
+
+    #[test]
+    fn rfc9110_6_6_1_date() {
+        let now = UnixMillis::from_secs(784_111_777);
+        for fields in [&[][..], &[("date", "junk")], &[("date", "0"), ("date", "1")]] {
+            let mut message = headers(fields);
+            ensure_date(&mut message, now);
+            assert_eq!(get(&message, "date"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+        }
+        let mut message = headers(&[("date", "Sun, 06 Nov 1994 08:49:36 GMT")]);
+        ensure_date(&mut message, now);
+        assert_eq!(get(&message, "date"), Some("Sun, 06 Nov 1994 08:49:36 GMT"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_connection_value_panics(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let mut message = HeaderMap::new();
+                message.insert(CONNECTION, value.clone());
+                message.insert("cookie", value);
+                let _ = for_origin(&message, Some(&Policy::default()));
+                strip_for_storage(&mut message);
+                prop_assert!(!message.contains_key(CONNECTION));
+            }
+        }
+
+    }
+}

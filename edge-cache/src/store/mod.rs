@@ -1,0 +1,279 @@
+//! What is stored, and how it is found: objects by cache key and variant, the Vary lists of a key, and the keys whose
+//! responses could not be stored.
+//!
+//! [`Store`] gives the answers that [`crate::lookup::decide`] works from. Which object makes room for which is the
+//! [`memory`] tier's business; what may be stored at all is [`crate::semantics`]'.
+
+pub mod memory;
+pub mod object;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use crate::key::CacheKey;
+use crate::semantics::vary::{VariantKey, Vary, VaryLists};
+
+pub use memory::Memory;
+pub use object::{Object, ObjectKey};
+
+/// Variants of one key: beyond it the oldest goes, so that a field with many values cannot fill the store.
+pub const MAX_VARIANTS: usize = 32;
+/// Keys remembered as uncacheable.
+const MAX_MARKERS: u64 = 100_000;
+/// For how long a key is remembered as uncacheable.
+const MARKER_TTL: Duration = Duration::from_secs(120);
+
+/// The variants of a key whose responses have Vary.
+#[derive(Clone, Debug, Default)]
+struct Variants {
+    lists: VaryLists,
+    /// Oldest first.
+    stored: Vec<VariantKey>,
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing for this key.
+    Nothing,
+    /// Variants, but none that the request selects: these, for their validators.
+    OtherVariants(Vec<Arc<Object>>),
+    /// A recent response for this key could not be stored.
+    Uncacheable,
+    /// This.
+    Object(Arc<Object>),
+}
+
+/// The stored objects of a node.
+#[derive(Debug)]
+pub struct Store {
+    memory: Memory,
+    variants: moka::sync::Cache<u128, Arc<Variants>>,
+    uncacheable: moka::sync::Cache<u128, ()>,
+}
+
+impl Store {
+    /// A store of `capacity` bytes that takes objects of up to `max_object` bytes.
+    pub fn new(capacity: u64, max_object: u64) -> Self {
+        // A record of variants is small beside the objects that it leads to.
+        let records = (capacity / 16_384).clamp(1_000, 1_000_000);
+        Self {
+            memory: Memory::new(capacity, max_object),
+            variants: moka::sync::Cache::new(records),
+            uncacheable: moka::sync::Cache::builder()
+                .max_capacity(MAX_MARKERS)
+                .time_to_live(MARKER_TTL)
+                .build(),
+        }
+    }
+
+    /// The memory tier.
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What is stored for a request. `headers` are the client's.
+    pub fn lookup(&self, key: &CacheKey, headers: &HeaderMap) -> Found {
+        if let Some(object) = self.get(key, VariantKey::NONE) {
+            return Found::Object(object);
+        }
+        if let Some(record) = self.variants.get(&key.hash()) {
+            let newest = record
+                .lists
+                .variants(headers)
+                .filter_map(|variant| self.get(key, variant))
+                .max_by_key(|object| object.head.response_time);
+            if let Some(object) = newest {
+                return Found::Object(object);
+            }
+            let others: Vec<_> =
+                record.stored.iter().filter_map(|variant| self.get(key, *variant)).collect();
+            if !others.is_empty() {
+                return Found::OtherVariants(others);
+            }
+        }
+        if self.uncacheable.contains_key(&key.hash()) { Found::Uncacheable } else { Found::Nothing }
+    }
+
+    /// All that is stored under a key.
+    pub fn all(&self, key: &CacheKey) -> Vec<Arc<Object>> {
+        let record = self.variants.get(&key.hash());
+        std::iter::once(VariantKey::NONE)
+            .chain(record.iter().flat_map(|record| record.stored.iter().copied()))
+            .filter_map(|variant| self.get(key, variant))
+            .collect()
+    }
+
+    /// The variant under which requests with these fields should wait for each other: what the newest Vary list says.
+    pub fn expected_variant(&self, key: &CacheKey, headers: &HeaderMap) -> VariantKey {
+        let record = self.variants.get(&key.hash());
+        record.and_then(|record| record.lists.variants(headers).next()).unwrap_or(VariantKey::NONE)
+    }
+
+    /// Learns the Vary list of a response that is about to be stored, so that requests that it does not answer can tell.
+    pub fn note_vary(&self, key: &CacheKey, vary: &Vary) {
+        match vary {
+            Vary::Fields(fields) if fields.is_empty() => {}
+            Vary::Star => {}
+            Vary::Fields(_) => self.change(key, |record| record.lists.note(vary)),
+        }
+    }
+
+    /// Stores an object in the place of the one that it replaces. `false`: it is too large.
+    pub fn put(&self, object: Arc<Object>) -> bool {
+        let key = object.key.clone();
+        let (variant, vary) = (object.variant, object.head.vary.clone());
+        if !self.memory.insert(object) {
+            return false;
+        }
+        self.uncacheable.invalidate(&key.hash());
+        if variant == VariantKey::NONE {
+            // The newest response rules: without Vary it answers all requests.
+            self.variants.invalidate(&key.hash());
+            return true;
+        }
+        self.memory.remove(ObjectKey { key: key.hash(), variant: VariantKey::NONE });
+        let mut gone = Vec::new();
+        self.change(&key, |record| {
+            record.lists.note(&vary);
+            record.stored.retain(|stored| *stored != variant);
+            record.stored.push(variant);
+            let surplus = record.stored.len().saturating_sub(MAX_VARIANTS);
+            gone = record.stored.drain(..surplus).collect();
+        });
+        for variant in gone {
+            self.memory.remove(ObjectKey { key: key.hash(), variant });
+        }
+        true
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, object: &Object) {
+        self.memory.remove(ObjectKey { key: object.key.hash(), variant: object.variant });
+    }
+
+    /// Removes all that is stored under a key; how many objects that were.
+    pub fn remove_all(&self, key: &CacheKey) -> usize {
+        let objects = self.all(key);
+        for object in &objects {
+            self.remove(object);
+        }
+        self.variants.invalidate(&key.hash());
+        objects.len()
+    }
+
+    /// Remembers that responses for this key are not stored: nobody waits for another's.
+    pub fn mark_uncacheable(&self, key: &CacheKey) {
+        self.uncacheable.insert(key.hash(), ());
+    }
+
+    /// Forgets it, because one could have been stored.
+    pub fn unmark_uncacheable(&self, key: &CacheKey) {
+        self.uncacheable.invalidate(&key.hash());
+    }
+
+    fn get(&self, key: &CacheKey, variant: VariantKey) -> Option<Arc<Object>> {
+        // Equal hashes are not enough: two texts with one hash could be made on purpose.
+        self.memory.get(ObjectKey { key: key.hash(), variant }).filter(|object| object.key == *key)
+    }
+
+    fn change(&self, key: &CacheKey, change: impl FnOnce(&mut Variants)) {
+        self.variants.entry(key.hash()).and_upsert_with(|entry| {
+            let mut record = entry.map(|entry| Variants::clone(entry.value())).unwrap_or_default();
+            change(&mut record);
+            Arc::new(record)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::tests::object;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+            })
+            .collect()
+    }
+
+    fn found(found: Found) -> Option<Vec<u8>> {
+        match found {
+            Found::Object(object) => Some(object.body.concat()),
+            _ => None,
+        }
+    }
+
+    /// RFC 9111 §4.1: a stored response is selected by the request fields that its Vary names.
+    #[test]
+    fn rfc9111_4_1_variants_are_told_apart() {
+        let store = Store::new(1 << 20, 1 << 17);
+        let (en, de) =
+            (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
+        let vary = headers(&[("vary", "accept-language")]);
+        let english = object("/a", &vary, &en, b"hello");
+        assert!(matches!(store.lookup(&english.key, &en), Found::Nothing));
+        store.note_vary(&english.key, &english.head.vary);
+        assert_eq!(store.expected_variant(&english.key, &en), english.variant);
+        assert_ne!(store.expected_variant(&english.key, &de), english.variant);
+        assert!(store.put(Arc::clone(&english)));
+        assert_eq!(found(store.lookup(&english.key, &en)).unwrap(), b"hello");
+        match store.lookup(&english.key, &de) {
+            Found::OtherVariants(others) => assert_eq!(others.len(), 1),
+            other => panic!("{other:?}"),
+        }
+        let german = object("/a", &vary, &de, b"hallo");
+        assert!(store.put(Arc::clone(&german)));
+        assert_eq!(found(store.lookup(&german.key, &de)).unwrap(), b"hallo");
+        assert_eq!(found(store.lookup(&german.key, &en)).unwrap(), b"hello");
+        assert_eq!(store.all(&german.key).len(), 2);
+        assert_eq!(store.remove_all(&german.key), 2);
+        assert!(matches!(store.lookup(&german.key, &de), Found::Nothing));
+    }
+
+    #[test]
+    fn the_newest_response_says_whether_there_are_variants() {
+        let store = Store::new(1 << 20, 1 << 17);
+        let none = HeaderMap::new();
+        let plain = object("/a", &none, &none, b"plain");
+        let vary = headers(&[("vary", "accept-language")]);
+        assert!(store.put(Arc::clone(&plain)));
+        assert!(store.put(object("/a", &vary, &headers(&[("accept-language", "en")]), b"hello")));
+        assert!(found(store.lookup(&plain.key, &none)).is_none(), "the plain one was replaced");
+        assert!(store.put(Arc::clone(&plain)));
+        assert_eq!(
+            found(store.lookup(&plain.key, &headers(&[("accept-language", "en")]))).unwrap(),
+            b"plain"
+        );
+    }
+
+    #[test]
+    fn variants_of_a_key_are_bounded() {
+        let store = Store::new(1 << 22, 1 << 17);
+        let vary = headers(&[("vary", "x-any")]);
+        for n in 0..3 * MAX_VARIANTS {
+            let mut request = HeaderMap::new();
+            request.insert("x-any", http::HeaderValue::from(n));
+            let variant = object("/a", &vary, &request, b"v");
+            assert!(store.put(Arc::clone(&variant)));
+            assert!(store.all(&variant.key).len() <= MAX_VARIANTS);
+        }
+    }
+
+    #[test]
+    fn an_uncacheable_key_is_remembered_until_something_is_stored() {
+        let store = Store::new(1 << 20, 1 << 17);
+        let none = HeaderMap::new();
+        let plain = object("/a", &none, &none, b"plain");
+        store.mark_uncacheable(&plain.key);
+        assert!(matches!(store.lookup(&plain.key, &none), Found::Uncacheable));
+        assert!(store.put(Arc::clone(&plain)));
+        store.remove(&plain);
+        assert!(matches!(store.lookup(&plain.key, &none), Found::Nothing));
+    }
+}

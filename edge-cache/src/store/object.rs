@@ -1,0 +1,153 @@
+//! A stored response: its head, and its body in pieces that readers share.
+
+use std::mem::size_of;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+
+use crate::key::CacheKey;
+use crate::semantics::StoredHead;
+use crate::semantics::vary::VariantKey;
+
+/// What an object costs beside its fields and bytes: itself, its key, the store's entry and the allocator's share.
+/// Measured with many small objects (`store::memory` has the test).
+const OVERHEAD: usize = 700;
+
+/// Where an object lies: a key's hash and a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectKey {
+    /// [`CacheKey::hash`].
+    pub key: u128,
+    /// Which of the key's variants.
+    pub variant: VariantKey,
+}
+
+/// A stored response. Never changed: an update makes a new one that shares the body.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// The whole key, compared on every lookup.
+    pub key: CacheKey,
+    /// The variant that the request fields of its fetch selected.
+    pub variant: VariantKey,
+    /// The head.
+    pub head: StoredHead,
+    /// The body.
+    pub body: Box<[Bytes]>,
+    /// The body's length.
+    pub length: u64,
+}
+
+impl Object {
+    /// From what a fetch brought.
+    pub fn new(key: CacheKey, variant: VariantKey, head: StoredHead, body: Vec<Bytes>) -> Self {
+        let length = body.iter().map(|piece| piece.len() as u64).sum();
+        let head = StoredHead { headers: compact(&head.headers), ..head };
+        Self { key, variant, head, body: body.into_boxed_slice(), length }
+    }
+
+    /// The same body under a new head (RFC 9111 §4.3.4).
+    pub fn with_head(&self, head: StoredHead) -> Self {
+        Self {
+            key: self.key.clone(),
+            variant: self.variant,
+            head: StoredHead { headers: compact(&head.headers), ..head },
+            body: self.body.clone(),
+            length: self.length,
+        }
+    }
+
+    /// Where it lies.
+    pub const fn place(&self) -> ObjectKey {
+        ObjectKey { key: self.key.hash(), variant: self.variant }
+    }
+
+    /// The memory that it takes, all told.
+    pub fn weight(&self) -> u64 {
+        self.length
+            + (OVERHEAD
+                + self.key.text().len()
+                + fields(&self.head.headers)
+                + self.body.len() * 2 * size_of::<Bytes>()) as u64
+    }
+}
+
+/// A copy of fields in memory of its own. As they were received they are slices of a read buffer, all of which they
+/// would keep for as long as the object is stored.
+fn compact(headers: &HeaderMap) -> HeaderMap {
+    let mut values = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
+    let mut copy = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        values.extend_from_slice(value.as_bytes());
+        let mut new = match HeaderValue::from_maybe_shared(values.split().freeze()) {
+            Ok(new) => new,
+            // The same bytes were a value before.
+            Err(_) => value.clone(),
+        };
+        new.set_sensitive(value.is_sensitive());
+        copy.append(name.clone(), new);
+    }
+    copy
+}
+
+/// Roughly what a header map takes: an entry and its part of the index, names that are no standard ones, values.
+fn fields(headers: &HeaderMap) -> usize {
+    const ENTRY: usize = 120;
+    headers.iter().map(|(name, value)| ENTRY + name.as_str().len() + value.len()).sum()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::key::KeyRules;
+    use crate::semantics::Policy;
+    use crate::semantics::freshness::Exchange;
+    use http::{Method, StatusCode};
+    use shared::time::UnixMillis;
+    use std::sync::Arc;
+
+    /// An object as a fetch would make it.
+    pub(crate) fn object(
+        path: &str,
+        response: &HeaderMap,
+        request: &HeaderMap,
+        body: &[u8],
+    ) -> Arc<Object> {
+        let key = CacheKey::new("http", "a.test", path, None, request, &KeyRules::default());
+        let now = UnixMillis::from_secs(1_795_266_040);
+        let exchange = Exchange {
+            method: &Method::GET,
+            path,
+            request,
+            status: StatusCode::OK,
+            response,
+            request_time: now,
+            response_time: now,
+        };
+        let head = StoredHead::new(&exchange, &Policy::default()).unwrap();
+        let variant = head.vary.variant(request).unwrap();
+        Arc::new(Object::new(key, variant, head, vec![Bytes::copy_from_slice(body)]))
+    }
+
+    #[test]
+    fn stored_fields_do_not_hold_a_read_buffer() {
+        let buffer = Bytes::from(b"text/css".repeat(1000));
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_maybe_shared(buffer.slice(..8)).unwrap());
+        headers.append("x-a", HeaderValue::from_static("1"));
+        headers.append("x-a", HeaderValue::from_static("2"));
+        let stored = object("/a", &headers, &HeaderMap::new(), b"body");
+        assert_eq!(stored.head.headers["content-type"], "text/css");
+        assert_eq!(stored.head.headers.get_all("x-a").iter().count(), 2);
+        drop(headers);
+        assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn a_new_head_shares_the_body() {
+        let old = object("/a", &HeaderMap::new(), &HeaderMap::new(), b"body");
+        let new = old.with_head(old.head.clone());
+        assert_eq!(old.body[0].as_ptr(), new.body[0].as_ptr());
+        assert_eq!(new.length, 4);
+        assert!(new.weight() > 4);
+    }
+}

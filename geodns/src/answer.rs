@@ -1,0 +1,427 @@
+//! A query's bytes to an answer's bytes: the hot path. Cannot fail, cannot wait, takes no room on the heap.
+//!
+//! Follows RFC 1034 §4.3.2 over the zones of the snapshot: the name, or the wildcard or the delegation that stands for
+//! it; aliases in order within our zones; steered names by [`crate::steer`]; SOA in negative answers. Sockets, logs
+//! and counters are the caller's.
+
+use std::net::SocketAddr;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::edns::{self, Edns};
+use crate::health::Verdict;
+use crate::name::MAX_NAME_BYTES;
+use crate::reason::Reason;
+use crate::rtype;
+use crate::snapshot::Snapshot;
+use crate::steer::{self, Asked, Decision};
+use crate::wire::{self, QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
+use crate::world::{DatacenterId, Family, PolicyId};
+use crate::zone::{Found, Node, RDATA_AT, Zone};
+
+/// How a query came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Answers are bounded by what the client can take.
+    Udp,
+    /// Answers are bounded by the length field.
+    Tcp,
+}
+
+impl Transport {
+    /// As metrics and logs call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// How.
+    pub transport: Transport,
+    /// A random number for draws.
+    pub draw: u64,
+}
+
+/// What became of a query.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    /// The first `length` octets of the buffer are the answer.
+    Respond {
+        /// Octets.
+        length: usize,
+        /// For log and metrics.
+        facts: Facts,
+    },
+    /// No answer is to be sent.
+    Drop(Reason),
+}
+
+/// What log and metrics tell of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The response code.
+    pub rcode: Rcode,
+    /// Why.
+    pub reason: Reason,
+    /// The policy, when the name is steered.
+    pub policy: Option<PolicyId>,
+    /// The datacenter, when one was chosen.
+    pub datacenter: Option<DatacenterId>,
+    /// The scope of the answer.
+    pub scope_bits: u8,
+    /// Whether the answer did not fit.
+    pub truncated: bool,
+}
+
+/// Aliases followed in one answer at most.
+const MAX_ALIASES: usize = 8;
+
+/// A message over TCP at most.
+pub const MAX_MESSAGE: usize = 65_535;
+
+/// Answers `packet` into `out`, which holds at least [`wire::MIN_BUFFER`] octets.
+pub fn answer(packet: &[u8], client: &Client, snapshot: &Snapshot, out: &mut [u8]) -> Outcome {
+    if client.address.port() == 0 {
+        return Outcome::Drop(Reason::SourcePort);
+    }
+    match wire::parse(packet) {
+        Ok(query) => respond(&query, client, snapshot, out),
+        Err(refusal) => refuse(&refusal, out),
+    }
+}
+
+#[cold]
+fn refuse(refusal: &Refusal<'_>, out: &mut [u8]) -> Outcome {
+    let Refusal::Error { echo, rcode, edns, tsig } = refusal else {
+        return Outcome::Drop(Reason::NotAQuery);
+    };
+    let reason = match rcode {
+        Rcode::NotImp => Reason::Opcode,
+        Rcode::BadVers => Reason::EdnsVersion,
+        Rcode::NotAuth => Reason::UnknownKey,
+        _ => Reason::Malformed,
+    };
+    let length = wire::write_refusal(out, echo, *rcode, edns.as_ref(), tsig.as_ref());
+    let facts = Facts {
+        rcode: *rcode,
+        reason,
+        policy: None,
+        datacenter: None,
+        scope_bits: 0,
+        truncated: false,
+    };
+    if length == 0 { Outcome::Drop(reason) } else { Outcome::Respond { length, facts } }
+}
+
+fn respond(query: &Query<'_>, client: &Client, snapshot: &Snapshot, out: &mut [u8]) -> Outcome {
+    let limit = match client.transport {
+        Transport::Tcp => MAX_MESSAGE,
+        Transport::Udp => {
+            query.edns.map_or(edns::MIN_UDP_SIZE, |edns| edns.udp_size.min(edns::UDP_SIZE)).into()
+        }
+    };
+    let mut opt = query.edns.map(|Edns { dnssec_ok, subnet, .. }| edns::Reply {
+        dnssec_ok,
+        subnet,
+        scope_bits: 0,
+    });
+    let Some(response) = Response::begin(out, limit, &query.echo, opt.as_ref()) else {
+        return Outcome::Drop(Reason::NotAQuery);
+    };
+    let mut answering = Answering {
+        response,
+        snapshot,
+        client,
+        query,
+        facts: Facts {
+            rcode: Rcode::NoError,
+            reason: Reason::Static,
+            policy: None,
+            datacenter: None,
+            scope_bits: 0,
+            truncated: false,
+        },
+        authoritative: false,
+    };
+    answering.run();
+    let Answering { response, mut facts, authoritative, .. } = answering;
+    if let Some(opt) = &mut opt {
+        opt.scope_bits = facts.scope_bits;
+    }
+    facts.truncated = response.is_truncated();
+    let length = response.finish(facts.rcode, authoritative, opt.as_ref());
+    Outcome::Respond { length, facts }
+}
+
+struct Answering<'a, 'o> {
+    response: Response<'o>,
+    snapshot: &'a Snapshot,
+    client: &'a Client,
+    query: &'a Query<'a>,
+    facts: Facts,
+    authoritative: bool,
+}
+
+/// The name that is being looked up: the question's, or the last alias's target.
+struct Current {
+    octets: [u8; MAX_NAME_BYTES],
+    length: usize,
+    /// Where the name stands in the answer.
+    at: u16,
+}
+
+impl Current {
+    fn name(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or(&[0])
+    }
+
+    /// A pointer to the last `length` octets of the name.
+    fn suffix(&self, length: usize) -> u16 {
+        let skipped = u16::try_from(self.length.saturating_sub(length)).unwrap_or(0);
+        self.at.saturating_add(skipped)
+    }
+
+    fn set(&mut self, name: &[u8], at: u16) -> Option<()> {
+        let to = self.octets.get_mut(..name.len())?;
+        to.copy_from_slice(name);
+        to.make_ascii_lowercase();
+        (self.length, self.at) = (name.len(), at);
+        Some(())
+    }
+}
+
+/// Whether the walk along aliases goes on.
+enum Next {
+    Done,
+    Follow,
+}
+
+impl Answering<'_, '_> {
+    fn run(&mut self) {
+        if self.query.qclass != class::IN {
+            return self.fail(Rcode::Refused, Reason::Class);
+        }
+        if matches!(self.query.qtype, rtype::AXFR | rtype::IXFR) {
+            return self.fail(Rcode::Refused, Reason::Transfer);
+        }
+        let mut current = Current { octets: [0; MAX_NAME_BYTES], length: 0, at: QUESTION_NAME };
+        if current.set(self.query.name.as_wire(), QUESTION_NAME).is_none() {
+            return self.fail(Rcode::FormErr, Reason::Malformed);
+        }
+        for followed in 0..=MAX_ALIASES {
+            if followed == MAX_ALIASES {
+                self.facts.reason = Reason::Alias;
+                return;
+            }
+            match self.step(&mut current, followed > 0) {
+                Next::Done => return,
+                Next::Follow => {}
+            }
+        }
+    }
+
+    fn fail(&mut self, rcode: Rcode, reason: Reason) {
+        (self.facts.rcode, self.facts.reason) = (rcode, reason);
+    }
+
+    /// One name of the chain.
+    fn step(&mut self, current: &mut Current, aliased: bool) -> Next {
+        let zones = &self.snapshot.tables.zones;
+        let found = zones.find(current.name(), self.query.qtype == rtype::DS);
+        if !matches!(found, Found::Foreign) && (aliased || !matches!(found, Found::Delegated(_))) {
+            self.authoritative = true;
+        }
+        match found {
+            Found::Node(zone, node) => return self.at_node(zone, node, current, aliased),
+            Found::Renamed(zone, node) => return self.rename(zone, node, current),
+            Found::Delegated(cut) => self.refer(cut, current),
+            Found::Missing(zone) => {
+                self.facts.rcode = Rcode::NxDomain;
+                self.negative(zone, current, Reason::NxDomain);
+            }
+            Found::Foreign if aliased => self.facts.reason = Reason::Alias,
+            Found::Foreign => self.fail(Rcode::Refused, Reason::NotAuthoritative),
+        }
+        Next::Done
+    }
+
+    fn at_node(&mut self, zone: &Zone, node: &Node, current: &mut Current, aliased: bool) -> Next {
+        let qtype = self.query.qtype;
+        if let Some(policy) = node.steered
+            && let Some(family) = Family::of_type(qtype)
+        {
+            self.steered(policy, family, zone, current, aliased);
+            return Next::Done;
+        }
+        if let Some(rrset) = node.rrset(qtype) {
+            self.response.put_owned(Section::Answer, rrset.count, &rrset.wire, current.at, None);
+            return Next::Done;
+        }
+        if qtype == rtype::ANY {
+            self.any(zone, node, current, aliased);
+            return Next::Done;
+        }
+        if let Some(alias) = node.rrset(rtype::CNAME) {
+            let put = self.response.put_owned(Section::Answer, 1, &alias.wire, current.at, None);
+            return self.follow(put, alias.first_rdata(), current);
+        }
+        self.negative(zone, current, Reason::NoData);
+        Next::Done
+    }
+
+    /// Goes on with the alias whose record was put at `put`.
+    fn follow(&mut self, put: Option<usize>, target: &[u8], current: &mut Current) -> Next {
+        let at = put.and_then(|at| u16::try_from(at + RDATA_AT).ok()).filter(|at| *at < 0x4000);
+        let followed = at.and_then(|at| current.set(target, 0xc000 | at));
+        match followed {
+            Some(()) => Next::Follow,
+            None => {
+                self.facts.reason = Reason::Alias;
+                Next::Done
+            }
+        }
+    }
+
+    /// RFC 8482 §4.1: one RRset, whichever.
+    #[cold]
+    fn any(&mut self, zone: &Zone, node: &Node, current: &mut Current, aliased: bool) {
+        if let Some(rrset) = node.rrsets.first() {
+            self.response.put_owned(Section::Answer, rrset.count, &rrset.wire, current.at, None);
+            self.facts.reason = Reason::MinimalAny;
+            return;
+        }
+        let Some(policy) = node.steered else {
+            return self.negative(zone, current, Reason::NoData);
+        };
+        self.steered(policy, Family::V4, zone, current, aliased);
+        if self.facts.reason == Reason::NoFamily {
+            self.response.clear();
+            self.steered(policy, Family::V6, zone, current, aliased);
+        }
+    }
+
+    /// RFC 6672 §3.2: the DNAME, and a CNAME made from it.
+    #[cold]
+    fn rename(&mut self, zone: &Zone, node: &Node, current: &mut Current) -> Next {
+        let Some(dname) = node.rrset(rtype::DNAME) else {
+            self.negative(zone, current, Reason::NoData);
+            return Next::Done;
+        };
+        let owner = current.suffix(usize::from(node.name_length));
+        self.response.put_owned(Section::Answer, 1, &dname.wire, owner, None);
+        let target = dname.first_rdata();
+        let kept = current.length.saturating_sub(usize::from(node.name_length));
+        let mut record = [0; RDATA_AT + MAX_NAME_BYTES];
+        let length = kept + target.len();
+        let (Some(prefix), Some(room)) =
+            (current.name().get(..kept), record.get_mut(RDATA_AT..RDATA_AT + length))
+        else {
+            self.fail(Rcode::YxDomain, Reason::NameTooLong);
+            return Next::Done;
+        };
+        if length > MAX_NAME_BYTES {
+            self.fail(Rcode::YxDomain, Reason::NameTooLong);
+            return Next::Done;
+        }
+        let (front, back) = room.split_at_mut(kept);
+        front.copy_from_slice(prefix);
+        back.copy_from_slice(target);
+        let [owner_high, owner_low] = current.at.to_be_bytes();
+        let [t0, t1, t2, t3] = dname.ttl.to_be_bytes();
+        let [n0, n1] = (length as u16).to_be_bytes();
+        if let Some(head) = record.first_chunk_mut::<RDATA_AT>() {
+            *head = [owner_high, owner_low, 0, 5, 0, 1, t0, t1, t2, t3, n0, n1];
+        }
+        let whole = record.get(..RDATA_AT + length).unwrap_or_default();
+        let put = self.response.put(Section::Answer, 1, whole);
+        if self.query.qtype == rtype::CNAME {
+            return Next::Done;
+        }
+        self.follow(put, whole.get(RDATA_AT..).unwrap_or_default(), current)
+    }
+
+    fn refer(&mut self, cut: &Node, current: &Current) {
+        let Some(referral) = &cut.referral else { return };
+        let servers = &referral.servers;
+        let owner = current.suffix(usize::from(cut.name_length));
+        self.response.put_owned(Section::Authority, servers.count, &servers.wire, owner, None);
+        self.response.put(Section::Additional, referral.glue_count, &referral.glue);
+        self.facts.reason = Reason::Referral;
+    }
+
+    fn negative(&mut self, zone: &Zone, current: &Current, reason: Reason) {
+        let owner = current.suffix(zone.apex.as_wire().len());
+        self.response.put_owned(Section::Authority, 1, &zone.negative.wire, owner, None);
+        self.facts.reason = reason;
+    }
+
+    fn steered(
+        &mut self,
+        id: PolicyId,
+        family: Family,
+        zone: &Zone,
+        current: &Current,
+        aliased: bool,
+    ) {
+        let Some(decision) =
+            decide(self.snapshot, id, family, current.name(), self.client, self.query, |_, _| {})
+        else {
+            return self.fail(Rcode::ServFail, Reason::DownServFail);
+        };
+        self.facts.policy = Some(id);
+        if aliased && decision.scope_bits > 0 {
+            // The alias holds for everybody, this answer does not (RFC 7871 §7.2.1): it is asked for separately.
+            self.facts.reason = Reason::Alias;
+            return;
+        }
+        self.facts.datacenter = decision.datacenter;
+        self.facts.scope_bits = decision.scope_bits;
+        match decision.reason {
+            Reason::DownServFail => return self.fail(Rcode::ServFail, decision.reason),
+            Reason::NoFamily | Reason::DownNoData => {
+                return self.negative(zone, current, decision.reason);
+            }
+            reason => self.facts.reason = reason,
+        }
+        for target in decision.targets() {
+            self.response.put_owned(
+                Section::Answer,
+                target.count,
+                &target.records,
+                current.at,
+                Some(decision.ttl),
+            );
+        }
+    }
+}
+
+/// The decision for a steered name, as [`answer`] takes it; `None` for a policy that there is not.
+pub fn decide<'s>(
+    snapshot: &'s Snapshot,
+    id: PolicyId,
+    family: Family,
+    name: &[u8],
+    client: &Client,
+    query: &Query<'_>,
+    trace: impl FnMut(DatacenterId, Verdict),
+) -> Option<Decision<'s>> {
+    let (policy, map) = snapshot.tables.policy(id)?;
+    let asked = Asked {
+        client: client.address.ip(),
+        subnet: query.edns.and_then(|edns| edns.subnet),
+        family,
+        name: xxh3_64(name),
+        draw: client.draw,
+    };
+    Some(steer::decide(&snapshot.tables.world, (id, policy), map, &snapshot.health, &asked, trace))
+}
+
+#[cfg(test)]
+mod tests;

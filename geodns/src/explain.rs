@@ -1,0 +1,374 @@
+//! Why a client gets what it gets: the decision that serves, told in full.
+//!
+//! Runs the very [`answer`] and [`decide`] of the hot path on the query that a resolver would send, and adds what the
+//! hot path has no use for: what is known of the client's network, distances, and the state of every edge.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use shared::health::State;
+use shared::prefix::Prefix;
+
+use crate::answer::{Client, Outcome, Transport, answer, decide};
+use crate::health::{Facts, Mode, Verdict};
+use crate::map::{self, Matched};
+use crate::name::Name;
+use crate::present::{Presented, present};
+use crate::rtype;
+use crate::snapshot::Snapshot;
+use crate::wire;
+use crate::world::{DatacenterId, EdgeId, Family, Policy, PolicyId};
+use crate::zone::Found;
+
+/// What is to be explained.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The name asked for.
+    pub name: Name,
+    /// The type asked for.
+    pub qtype: u16,
+    /// Where the query comes from.
+    pub client: IpAddr,
+    /// The client subnet in it.
+    pub subnet: Option<Prefix>,
+}
+
+/// The explanation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    /// The name asked for.
+    pub name: String,
+    /// The type asked for.
+    pub r#type: String,
+    /// Where the query comes from.
+    pub client: IpAddr,
+    /// The client subnet in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Prefix>,
+    /// Names that lead from the name asked for to the one that is steered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Steering, when the name is steered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steering: Option<Steering>,
+    /// The reason's code.
+    pub reason: String,
+    /// The reason in words.
+    pub explanation: String,
+    /// The answer itself.
+    pub answer: Presented,
+}
+
+/// How the policy decided.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Steering {
+    /// The policy.
+    pub policy: String,
+    /// The address that decided.
+    pub decided_by: IpAddr,
+    /// Whether that is the client subnet's or the client's own.
+    pub decided_by_subnet: bool,
+    /// What is known of the address, a line for each fact.
+    pub known: Vec<String>,
+    /// The network that what decided is said of.
+    pub network: Prefix,
+    /// What decided the order of datacenters.
+    pub matched: String,
+    /// Datacenters in the client's order.
+    pub candidates: Vec<Candidate>,
+    /// The one that was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datacenter: Option<String>,
+    /// Seconds.
+    pub ttl: u32,
+    /// SCOPE PREFIX-LENGTH.
+    pub scope_bits: u8,
+}
+
+/// A datacenter in the client's order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name.
+    pub datacenter: String,
+    /// Great-circle distance from the client's place, when that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance_km: Option<u32>,
+    /// What was found when it was considered; none when one before it was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// Its edges and their states.
+    pub edges: Vec<String>,
+}
+
+/// Explains one query at one state of the world.
+///
+/// # Errors
+/// A bug of ours: an answer that cannot be decoded.
+pub fn explain(snapshot: &Snapshot, request: &Request) -> Result<Explained, String> {
+    let packet = wire::write_query(0, &request.name, request.qtype, request.subnet);
+    let client =
+        Client { address: SocketAddr::new(request.client, 53), transport: Transport::Tcp, draw: 0 };
+    let mut out = vec![0; crate::answer::MAX_MESSAGE];
+    let (length, facts) = match answer(&packet, &client, snapshot, &mut out) {
+        Outcome::Respond { length, facts } => (length, facts),
+        Outcome::Drop(reason) => return Err(format!("not answered: {}", reason.explanation())),
+    };
+    let presented = present(out.get(..length).unwrap_or_default())?;
+    let (name, aliases) = steered_name(snapshot, request);
+    let steering = name.and_then(|(name, policy)| {
+        let family = Family::of_type(request.qtype)?;
+        steering(snapshot, &packet, &client, policy, family, &name)
+    });
+    Ok(Explained {
+        name: request.name.to_string(),
+        r#type: rtype::Shown(request.qtype).to_string(),
+        client: request.client,
+        subnet: request.subnet,
+        aliases,
+        steering,
+        reason: facts.reason.as_str().to_owned(),
+        explanation: facts.reason.explanation().to_owned(),
+        answer: presented,
+    })
+}
+
+/// The steered name that the name asked for is or leads to, and the aliases in between.
+fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, PolicyId)>, Vec<String>) {
+    let mut name = request.name.to_lower();
+    let mut aliases = Vec::new();
+    for _ in 0..8 {
+        let Found::Node(_, node) = snapshot.tables.zones.find(name.as_wire(), false) else { break };
+        if let Some(policy) = node.steered {
+            return (Some((name, policy)), aliases);
+        }
+        let target =
+            node.rrset(rtype::CNAME).and_then(|alias| Name::from_wire(alias.first_rdata()));
+        let Some(target) = target else { break };
+        aliases.push(target.to_string());
+        name = target.to_lower();
+    }
+    (None, aliases)
+}
+
+fn steering(
+    snapshot: &Snapshot,
+    packet: &[u8],
+    client: &Client,
+    id: PolicyId,
+    family: Family,
+    name: &Name,
+) -> Option<Steering> {
+    let query = wire::parse(packet).ok()?;
+    let (policy, _) = snapshot.tables.policy(id)?;
+    let world = &snapshot.tables.world;
+    let mut seen: Vec<(DatacenterId, Verdict)> = Vec::new();
+    let decision =
+        decide(snapshot, id, family, name.as_wire(), client, &query, |datacenter, verdict| {
+            seen.push((datacenter, verdict));
+        })?;
+    let by = decision.decided_by;
+    let known = map::explain(world, policy, &snapshot.tables.geography, by);
+    let from = known.description.place.as_ref().and_then(|place| place.place.location);
+    let not_seen = known.list.datacenters.iter().filter(|id| !seen.iter().any(|(s, _)| s == *id));
+    let order = seen.iter().map(|(id, verdict)| (*id, Some(*verdict)));
+    let candidates = order.chain(not_seen.map(|id| (*id, None))).map(|(id, verdict)| Candidate {
+        datacenter: world.datacenter_name(id).to_owned(),
+        distance_km: from
+            .and_then(|from| map::distance_km(world, from, id))
+            .map(|distance| distance.round() as u32),
+        verdict: verdict.map(|verdict| verdict_text(verdict).to_owned()),
+        edges: edges(snapshot, policy, id),
+    });
+    let subnet = query.edns.and_then(|edns| edns.subnet);
+    Some(Steering {
+        policy: policy.name.clone(),
+        decided_by: by,
+        decided_by_subnet: policy.ecs.enabled
+            && subnet.is_some_and(|subnet| subnet.source_bits > 0 && subnet.address == Some(by)),
+        known: known.description.to_string().lines().map(str::to_owned).collect(),
+        network: known.network,
+        matched: matched_text(snapshot, known.matched),
+        candidates: candidates.collect(),
+        datacenter: decision.datacenter.map(|id| world.datacenter_name(id).to_owned()),
+        ttl: decision.ttl,
+        scope_bits: decision.scope_bits,
+    })
+}
+
+fn matched_text(snapshot: &Snapshot, matched: Matched) -> String {
+    match matched {
+        Matched::Network(id) => {
+            format!(
+                "the operator's network puts {} first",
+                snapshot.tables.world.datacenter_name(id)
+            )
+        }
+        Matched::Rule(index) => format!("rule {} of the policy", index + 1),
+        Matched::Distance(from) => format!("distance from {from}"),
+        Matched::Nowhere => "the place is not known: datacenters as they are listed".to_owned(),
+        Matched::Listed => "datacenters as they are listed".to_owned(),
+        Matched::Weighted => "a draw by weight, stable for the network".to_owned(),
+    }
+}
+
+const fn verdict_text(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Up => "up",
+        Verdict::Down => "down: none of its edges is up",
+        Verdict::TooFew => "down: fewer edges are up than min_up wants",
+        Verdict::ForcedDown => "taken down by the operator",
+        Verdict::Draining => "drained by the operator",
+        Verdict::NoFamily => "has no address of this family",
+        Verdict::Substitute => "not up, but answered since no datacenter is",
+    }
+}
+
+fn edges(snapshot: &Snapshot, policy: &Policy, datacenter: DatacenterId) -> Vec<String> {
+    let facts = &snapshot.health.facts;
+    let edges = snapshot.tables.world.edges_of(datacenter);
+    edges.map(|(id, edge)| format!("{}: {}", edge.name, edge_text(facts, policy, id))).collect()
+}
+
+fn edge_text(facts: &Facts, policy: &Policy, edge: EdgeId) -> String {
+    match facts.edges.get(usize::from(edge)).copied().unwrap_or_default() {
+        Mode::Auto => {}
+        Mode::Up => return "up, set by the operator".to_owned(),
+        Mode::Down => return "down, set by the operator".to_owned(),
+        Mode::Drain => return "drained by the operator".to_owned(),
+    }
+    let Some(seen) = facts.observed(policy.check, edge) else {
+        return "presumed up: not checked".to_owned();
+    };
+    let state = match seen.state {
+        State::Unknown => "presumed up: not checked yet",
+        State::Up => "up",
+        State::Down => "down",
+    };
+    match &seen.failure {
+        Some(failure) => format!("{state} (last check: {failure})"),
+        None => state.to_owned(),
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} for {}", self.name, self.r#type, self.client)?;
+        if let Some(subnet) = self.subnet {
+            write!(f, ", client subnet {subnet}")?;
+        }
+        writeln!(f)?;
+        for alias in &self.aliases {
+            writeln!(f, "  alias of    {alias}")?;
+        }
+        if let Some(steering) = &self.steering {
+            write!(f, "{steering}")?;
+        }
+        writeln!(f, "  reason      {}: {}", self.reason, self.explanation)?;
+        writeln!(f, "  answer      {} ({})", self.answer.rcode, self.answer.flags.join(" "))?;
+        for record in self.answer.answer.iter().chain(&self.answer.authority) {
+            writeln!(f, "    {record}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  policy      {}", self.policy)?;
+        let whose =
+            if self.decided_by_subnet { "the client subnet" } else { "the client's address" };
+        writeln!(f, "  decided by  {} ({whose})", self.decided_by)?;
+        for fact in &self.known {
+            writeln!(f, "  known       {fact}")?;
+        }
+        writeln!(f, "  matched     {}: {}", self.network, self.matched)?;
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            write!(f, "  {:>9}.  {:<12}", index + 1, candidate.datacenter)?;
+            if let Some(distance) = candidate.distance_km {
+                write!(f, " {distance:>6} km")?;
+            }
+            writeln!(f, "  {}", candidate.verdict.as_deref().unwrap_or("not considered"))?;
+            for edge in &candidate.edges {
+                writeln!(f, "                {edge}")?;
+            }
+        }
+        match &self.datacenter {
+            Some(datacenter) => write!(f, "  chosen      {datacenter}")?,
+            None => write!(f, "  chosen      none")?,
+        }
+        writeln!(f, ", TTL {} s, scope /{}", self.ttl, self.scope_bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, FRA};
+
+    fn explained(edges_down: &[u16], name: &str, rtype: &str, subnet: Option<&str>) -> Explained {
+        let all = testing::snapshot(testing::world(&[FRA], |_| {}), &[("10.1.0.0/16", "fra")]);
+        let snapshot = all.with_health(testing::down(&all.tables.world, edges_down));
+        let request = Request {
+            name: Name::parse_absolute(name).unwrap(),
+            qtype: rtype::parse(rtype).unwrap(),
+            client: "1.208.0.1".parse().unwrap(),
+            subnet: subnet.map(|net| net.parse().unwrap()),
+        };
+        explain(&snapshot, &request).unwrap()
+    }
+
+    #[test]
+    fn a_failover_is_told_with_its_candidates() {
+        let explained = explained(&[0, 1], "www.cdn.test", "A", None);
+        let steering = explained.steering.clone().unwrap();
+        assert_eq!(steering.datacenter.as_deref(), Some("fra"));
+        let order: Vec<_> = steering
+            .candidates
+            .iter()
+            .map(|c| {
+                (
+                    c.datacenter.as_str(),
+                    c.verdict.as_deref().unwrap_or("-"),
+                    c.distance_km.is_some(),
+                )
+            })
+            .collect();
+        let down = "down: none of its edges is up";
+        assert_eq!(order, [("icn", down, true), ("fra", "up", true), ("iad", "-", true)]);
+        assert_eq!(steering.candidates[0].edges, ["icn-1: down", "icn-2: down"]);
+        let text = explained.to_string();
+        for part in ["APNIC", "failover", "fra", "TTL 20 s, scope /0", "192.0.1.1"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        // What the API sends is what the command prints.
+        let sent = serde_json::to_vec(&explained).unwrap();
+        let received: Explained = serde_json::from_slice(&sent).unwrap();
+        assert_eq!(received.to_string(), text);
+    }
+
+    #[test]
+    fn the_network_that_decided_is_named() {
+        let steering = explained(&[], "www.cdn.test", "A", Some("10.1.2.0/24")).steering.unwrap();
+        assert!(steering.decided_by_subnet);
+        assert_eq!(
+            (steering.network.to_string(), steering.scope_bits),
+            ("10.1.0.0/16".to_owned(), 16)
+        );
+        assert_eq!(steering.matched, "the operator's network puts fra first");
+    }
+
+    #[test]
+    fn families_aliases_and_static_names_are_told() {
+        let six = explained(&[], "www.cdn.test", "AAAA", None);
+        assert_eq!(six.reason, "other-family");
+        let alias = explained(&[], "alias.cdn.test", "A", None);
+        assert_eq!(
+            (alias.aliases, alias.steering.is_some()),
+            (vec!["www.cdn.test.".to_owned()], true)
+        );
+        let fixed = explained(&[], "nope.cdn.test", "A", None);
+        assert_eq!((fixed.reason.as_str(), fixed.answer.rcode.as_str()), ("nxdomain", "NXDOMAIN"));
+        assert!(fixed.steering.is_none());
+    }
+}

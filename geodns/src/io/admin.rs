@@ -1,0 +1,347 @@
+//! The admin API of a nameserver, and what its commands read of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use shared::health::State as HealthState;
+use shared::io::admin::{Answer, AnswerFuture, Call, Handler};
+use shared::io::clock;
+use shared::prefix::Prefix;
+
+use super::node::{Node, OverrideError, Subject, datacenter_is_up};
+use super::serve::Reloader;
+use crate::explain::{Request, explain};
+use crate::health::Mode;
+use crate::name::Name;
+use crate::rtype;
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Version of the program.
+    pub version: String,
+    /// Whether it answers.
+    pub ready: bool,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// Counts the configurations taken.
+    pub generation: u64,
+    /// When the last one was taken.
+    pub loaded_at: String,
+    /// Why a later one was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reload_error: Option<String>,
+    /// Zones and their serials.
+    pub zones: BTreeMap<String, u32>,
+    /// Datacenters in the order of their names.
+    pub datacenters: Vec<DatacenterStatus>,
+    /// Maps by policy.
+    pub policies: Vec<PolicyStatus>,
+    /// Why the last good state stands although most checks fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor_suspected: Option<String>,
+}
+
+/// A datacenter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatacenterStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether some policy answers with it.
+    pub up: bool,
+    /// What the operator set.
+    pub mode: Mode,
+    /// Its edges.
+    pub edges: Vec<EdgeStatus>,
+}
+
+/// An edge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// Its name.
+    pub name: String,
+    /// What DNS answers with.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// What the operator set.
+    pub mode: Mode,
+    /// What each check says.
+    pub checks: Vec<CheckStatus>,
+}
+
+/// What a check says of an edge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// The check.
+    pub check: String,
+    /// `up`, `down` or `unknown`.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Why the last try failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// A policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: String,
+    /// Ranges of client addresses in its map.
+    pub ranges: usize,
+    /// Different orders of datacenters.
+    pub lists: usize,
+    /// Bytes of its map.
+    pub memory: usize,
+}
+
+/// Every path and its parameters.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Answers calls for `node`.
+pub(super) fn handler(node: Arc<Node>, ready: Arc<AtomicBool>, reloader: Arc<Reloader>) -> Handler {
+    Arc::new(move |call: Call| -> AnswerFuture {
+        let (node, ready, reloader) =
+            (Arc::clone(&node), Arc::clone(&ready), Arc::clone(&reloader));
+        Box::pin(async move { answer(&call, &node, &ready, &reloader).await })
+    })
+}
+
+async fn answer(call: &Call, node: &Arc<Node>, ready: &AtomicBool, reloader: &Reloader) -> Answer {
+    let is_ready = ready.load(Ordering::Acquire);
+    let get = call.method == Method::GET;
+    match call.path().as_slice() {
+        ["livez"] if get => Answer::text(StatusCode::OK, "ok\n"),
+        ["readyz"] if get && is_ready => Answer::text(StatusCode::OK, "ok\n"),
+        ["readyz"] if get => {
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the first round of checks is not done\n")
+        }
+        ["metrics"] if get => Answer::metrics(node.registry.render()),
+        ["v1", "openapi.json"] if get => Answer {
+            status: StatusCode::OK,
+            content_type: "application/json",
+            body: OPENAPI.into(),
+        },
+        ["v1", "status"] if get => Answer::json(&status(node, is_ready)),
+        ["v1", "explain"] if get => explain_call(call, node),
+        ["v1", "reload"] if !get => match reloader.reload().await {
+            Ok(warnings) => Answer::json(&serde_json::json!({ "warnings": warnings })),
+            Err(problems) => {
+                let detail = problems.join("\n");
+                Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &detail)
+            }
+        },
+        ["v1", "datacenters", name, verb] if !get => {
+            set_override(call, node, Subject::Datacenter(name), verb)
+        }
+        ["v1", "edges", name, verb] if !get => set_override(call, node, Subject::Edge(name), verb),
+        ["livez" | "readyz" | "metrics"] | ["v1", "status" | "explain" | "reload"] => {
+            Answer::problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path takes the other of GET and POST",
+            )
+        }
+        _ => Answer::not_found(),
+    }
+}
+
+fn set_override(call: &Call, node: &Node, subject: Subject<'_>, verb: &str) -> Answer {
+    let mode = match verb {
+        "drain" => Mode::Drain,
+        "down" => Mode::Down,
+        "up" => Mode::Up,
+        "auto" | "undrain" => Mode::Auto,
+        _ => return Answer::not_found(),
+    };
+    match node.set_override(subject, mode, call.switch("force")) {
+        Ok(()) => Answer::json(&serde_json::json!({ "mode": mode })),
+        Err(OverrideError::Unknown(why)) => Answer::problem(StatusCode::NOT_FOUND, &why),
+        Err(OverrideError::LastHealthy(why)) => Answer::problem(StatusCode::CONFLICT, &why),
+        Err(OverrideError::NotKept(why)) => {
+            Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &why)
+        }
+    }
+}
+
+fn explain_call(call: &Call, node: &Node) -> Answer {
+    match explain_request(call) {
+        Err(why) => Answer::problem(StatusCode::BAD_REQUEST, &why),
+        Ok(request) => match explain(&node.served.load_full().snapshot, &request) {
+            Ok(explained) => Answer::json(&explained),
+            Err(why) => Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &why),
+        },
+    }
+}
+
+fn explain_request(call: &Call) -> Result<Request, String> {
+    let needed = |name: &str| {
+        call.parameter(name).ok_or_else(|| format!("the parameter `{name}` is missing"))
+    };
+    let qtype = call.parameter("type").unwrap_or("A");
+    let client = needed("client")?;
+    Ok(Request {
+        name: Name::parse_absolute(needed("name")?)?,
+        qtype: rtype::parse(qtype).ok_or_else(|| format!("`{qtype}` is not a record type"))?,
+        client: client.parse().map_err(|_| format!("`{client}` is not an IP address"))?,
+        subnet: call
+            .parameter("subnet")
+            .map(|subnet| subnet.parse::<Prefix>().map_err(|error| error.to_string()))
+            .transpose()?,
+    })
+}
+
+fn status(node: &Node, ready: bool) -> Status {
+    let state = node.state();
+    let served = node.served.load_full();
+    let tables = &served.snapshot.tables;
+    let world = &tables.world;
+    let mode =
+        |modes: &BTreeMap<String, Mode>, name: &str| modes.get(name).copied().unwrap_or_default();
+    let checks_of = |edge: &str| {
+        let targets = state.monitor.targets().filter(|((_, name), ..)| name == edge);
+        targets
+            .map(|((check, _), health, since, failure)| CheckStatus {
+                check: check.clone(),
+                state: match health {
+                    HealthState::Unknown => "unknown",
+                    HealthState::Up => "up",
+                    HealthState::Down => "down",
+                }
+                .to_owned(),
+                since: since.to_string(),
+                failure: failure.map(str::to_owned),
+            })
+            .collect()
+    };
+    let datacenters = (0..).zip(&world.datacenters).map(|(id, datacenter)| DatacenterStatus {
+        name: datacenter.name.clone(),
+        up: datacenter_is_up(world, &served.snapshot.health, id),
+        mode: mode(&state.overrides.datacenters, &datacenter.name),
+        edges: world
+            .edges_of(id)
+            .map(|(_, edge)| EdgeStatus {
+                name: edge.name.clone(),
+                addresses: edge.addresses.clone(),
+                mode: mode(&state.overrides.edges, &edge.name),
+                checks: checks_of(&edge.name),
+            })
+            .collect(),
+    });
+    let policies = (0..).zip(&world.policies).filter_map(|(id, policy)| {
+        let (_, map) = tables.policy(id)?;
+        let (ranges, lists) = map.size();
+        Some(PolicyStatus { name: policy.name.clone(), ranges, lists, memory: map.memory() })
+    });
+    Status {
+        node: node.name.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready,
+        uptime: clock::now().since(node.started_at).as_secs(),
+        generation: state.generation,
+        loaded_at: state.loaded_at.to_string(),
+        last_reload_error: state.last_reload_error.clone(),
+        zones: tables.zones.iter().map(|zone| (zone.apex.to_string(), zone.serial)).collect(),
+        datacenters: datacenters.collect(),
+        policies: policies.collect(),
+        monitor_suspected: state.monitor.suspicion().map(|suspicion| {
+            format!(
+                "{} of {} targets turned bad at once at {}: the last good state stands until {}",
+                suspicion.bad, suspicion.of, suspicion.since, suspicion.until
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::io::node::tests::{CONFIG, ZONE, start, write};
+
+    async fn call(
+        (node, ready, reloader): (&Arc<Node>, bool, &Reloader),
+        method: Method,
+        target: &str,
+    ) -> (u16, String) {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let query = query.split('&').filter(|pair| !pair.is_empty());
+        let call = Call {
+            method,
+            segments: path.trim_start_matches('/').split('/').map(str::to_owned).collect(),
+            query: query
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: bytes::Bytes::new(),
+        };
+        let answer = answer(&call, node, &AtomicBool::new(ready), reloader).await;
+        (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    #[tokio::test]
+    async fn calls_get_the_status_that_openapi_promises() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), CONFIG, ZONE);
+        let node = start(dir.path());
+        let reloader = Reloader::new(&node, &Arc::new(Notify::new()), None);
+        let at = (&node, true, &reloader);
+        for (method, target, status) in [
+            (Method::GET, "/livez", 200),
+            (Method::GET, "/readyz", 200),
+            (Method::GET, "/metrics", 200),
+            (Method::GET, "/v1/openapi.json", 200),
+            (Method::GET, "/v1/status", 200),
+            (Method::GET, "/v1/explain?name=www.cdn.test&client=1.208.0.1&subnet=80.0.0.0/16", 200),
+            (Method::GET, "/v1/explain?name=www.cdn.test", 400),
+            (Method::GET, "/v1/explain?name=a..b&client=::1", 400),
+            (Method::GET, "/v1/explain?name=www.cdn.test&client=x", 400),
+            (Method::GET, "/v1/explain?name=www.cdn.test&client=::1&type=NOPE", 400),
+            (Method::GET, "/v1/explain?name=www.cdn.test&client=::1&subnet=1.2.3.4/8", 400),
+            (Method::POST, "/v1/datacenters/icn/drain", 200),
+            (Method::POST, "/v1/datacenters/fra/drain", 409),
+            (Method::POST, "/v1/datacenters/fra/drain?force", 200),
+            (Method::POST, "/v1/datacenters/fra/undrain", 200),
+            (Method::POST, "/v1/datacenters/nope/drain", 404),
+            (Method::POST, "/v1/datacenters/icn/explode", 404),
+            (Method::POST, "/v1/edges/icn-1/down", 200),
+            (Method::POST, "/v1/edges/icn-1/auto", 200),
+            (Method::POST, "/v1/edges/nope/down", 404),
+            (Method::POST, "/v1/reload", 200),
+            (Method::GET, "/v1/reload", 405),
+            (Method::POST, "/v1/status", 405),
+            (Method::GET, "/nowhere", 404),
+        ] {
+            let (got, body) = call(at, method, target).await;
+            assert_eq!(got, status, "{target}: {body}");
+        }
+        assert_eq!(call((&node, false, &reloader), Method::GET, "/readyz").await.0, 503);
+        let openapi: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(openapi["openapi"], "3.1.0");
+    }
+
+    #[tokio::test]
+    async fn a_broken_reload_is_refused_and_the_last_good_state_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), CONFIG, ZONE);
+        let node = start(dir.path());
+        let reloader = Reloader::new(&node, &Arc::new(Notify::new()), None);
+        let at = (&node, true, &reloader);
+        write(dir.path(), CONFIG, "broken zone file");
+        let (status, body) = call(at, Method::POST, "/v1/reload").await;
+        assert!(status == 422 && body.contains("cdn.test.zone:1:"), "{status} {body}");
+        let (_, body) = call(at, Method::GET, "/v1/status").await;
+        let status: Status = serde_json::from_str(&body).unwrap();
+        assert_eq!((status.generation, status.last_reload_error.is_some()), (1, true));
+        assert_eq!(status.zones["cdn.test."], 1);
+        assert!(node.registry.render().contains("last_reload_successful 0\n"));
+        write(dir.path(), CONFIG, ZONE);
+        assert_eq!(call(at, Method::POST, "/v1/reload").await.0, 200);
+        assert!(node.registry.render().contains("last_reload_successful 1\n"));
+    }
+}

@@ -1,0 +1,14 @@
+//! The only part of this crate that touches sockets, files, clocks, threads, tasks and randomness.
+#![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
+
+pub mod admin;
+pub mod load;
+mod node;
+mod probe;
+mod query_log;
+pub mod serve;
+mod tcp;
+mod udp;
+
+#[cfg(test)]
+mod tests;

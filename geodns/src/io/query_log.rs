@@ -1,0 +1,112 @@
+//! One JSON line per query, with the reason of its answer. Never waits; lines that find the log busy are counted.
+
+use serde::Serialize;
+use shared::io::clock;
+use shared::io::log::JsonLog;
+
+use crate::answer::{Client, Outcome};
+use crate::name::Shown;
+use crate::rtype;
+use crate::snapshot::Snapshot;
+use crate::wire;
+
+/// A share of all queries, written as lines.
+#[derive(Clone)]
+pub(super) struct QueryLog {
+    log: JsonLog,
+    /// A query is logged when its draw is below this.
+    below: u64,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    node: &'a str,
+    proto: &'static str,
+    client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subnet: Option<String>,
+    name: String,
+    r#type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rcode: Option<&'static str>,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    datacenter: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<u8>,
+    bytes: usize,
+}
+
+impl QueryLog {
+    pub(super) fn new(log: JsonLog, sample: f64) -> Self {
+        let below = if sample >= 1.0 { u64::MAX } else { (sample * u64::MAX as f64) as u64 };
+        Self { log, below }
+    }
+
+    pub(super) fn reopen(&self) {
+        self.log.reopen();
+    }
+
+    #[inline]
+    pub(super) fn write(
+        &self,
+        node: &str,
+        packet: &[u8],
+        client: &Client,
+        snapshot: &Snapshot,
+        outcome: &Outcome,
+    ) {
+        // The draw rotates answers; its bits are mixed anew, or the sample would see only some rotations.
+        if self.log.is_on() && client.draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= self.below {
+            self.write_line(node, packet, client, snapshot, outcome);
+        }
+    }
+
+    #[cold]
+    fn write_line(
+        &self,
+        node: &str,
+        packet: &[u8],
+        client: &Client,
+        snapshot: &Snapshot,
+        outcome: &Outcome,
+    ) {
+        let query = wire::parse(packet).ok();
+        let subnet = query.as_ref().and_then(|query| query.edns?.subnet);
+        let world = &snapshot.tables.world;
+        let (facts, reason, bytes) = match outcome {
+            Outcome::Drop(reason) => (None, *reason, 0),
+            Outcome::Respond { length, facts } => (Some(facts), facts.reason, *length),
+        };
+        let line = Line {
+            time: clock::now().to_string(),
+            node,
+            proto: client.transport.as_str(),
+            client: client.address.to_string(),
+            subnet: subnet
+                .and_then(|subnet| Some(format!("{}/{}", subnet.address?, subnet.source_bits))),
+            name: query
+                .as_ref()
+                .map(|query| Shown(query.echo.question_name()).to_string())
+                .unwrap_or_default(),
+            r#type: query
+                .as_ref()
+                .map(|query| rtype::Shown(query.qtype).to_string())
+                .unwrap_or_default(),
+            rcode: facts.map(|facts| facts.rcode.as_str()),
+            reason: reason.as_str(),
+            policy: facts
+                .and_then(|facts| world.policies.get(usize::from(facts.policy?)))
+                .map(|policy| policy.name.as_str()),
+            datacenter: facts.and_then(|f| f.datacenter).map(|id| world.datacenter_name(id)),
+            scope: subnet.and(facts).map(|facts| facts.scope_bits),
+            bytes,
+        };
+        if let Ok(line) = serde_json::to_vec(&line) {
+            self.log.write(line);
+        }
+    }
+}

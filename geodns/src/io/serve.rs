@@ -1,0 +1,248 @@
+//! Runs a nameserver: binds, checks, answers, reloads, ends.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use shared::config::NameserverSpec;
+use shared::io::log::JsonLog;
+use shared::io::run::{Order, Orders};
+use shared::io::{admin as admin_server, clock, files, sockets};
+use shared::metrics::Registry;
+use tokio::sync::{Mutex, Notify};
+
+use super::load::{Loading, load};
+use super::node::Node;
+use super::tcp::{Connections, Limits};
+use super::{admin, probe, tcp, udp};
+use crate::metrics;
+
+/// How long a start waits for the first round of checks: a target that hangs must not keep the others from clients.
+const FIRST_ROUND: Duration = Duration::from_secs(5);
+
+/// Takes new configurations, one at a time.
+pub(super) struct Reloader {
+    node: Arc<Node>,
+    changed: Arc<Notify>,
+    turn: Mutex<()>,
+    started_as: Option<NameserverSpec>,
+}
+
+/// Whether what was bound at the start is what the configuration still says.
+fn same_listeners(new: &NameserverSpec, bound: &NameserverSpec) -> bool {
+    let parts = |spec: &NameserverSpec| {
+        let limits = (spec.tcp_connections, spec.tcp_connections_per_client, spec.tcp_idle);
+        (spec.listen.clone(), spec.admin, spec.workers, limits)
+    };
+    parts(new) == parts(bound)
+}
+
+impl Reloader {
+    /// `started_as`: what was bound at the start; `changed` is told of every configuration taken.
+    pub(super) fn new(
+        node: &Arc<Node>,
+        changed: &Arc<Notify>,
+        started_as: Option<NameserverSpec>,
+    ) -> Self {
+        let (node, changed) = (Arc::clone(node), Arc::clone(changed));
+        Self { node, changed, turn: Mutex::new(()), started_as }
+    }
+
+    /// Reads everything again and takes it over, or keeps what there is. Returns the warnings, or the problems.
+    pub(super) async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        let _turn = self.turn.lock().await;
+        let path = self.node.config_path.clone();
+        let loaded = tokio::task::spawn_blocking(move || load(&path)).await;
+        let loading = loaded
+            .unwrap_or_else(|error| Err(vec![error.to_string()]))
+            .and_then(|loading| match loading.config.spec.nameserver.get(&*self.node.name) {
+                Some(_) => Ok(loading),
+                None => Err(vec![format!("there is no nameserver `{}` any more", self.node.name)]),
+            })
+            .inspect_err(|problems| {
+                let problems = problems.join("\n");
+                tracing::error!(
+                    "the configuration was refused, the last good one goes on:\n{problems}"
+                );
+                self.node.refuse_reload(problems);
+            })?;
+        let mut warnings = loading.warnings.clone();
+        let now = loading.config.spec.nameserver.get(&*self.node.name);
+        if now.zip(self.started_as.as_ref()).is_some_and(|(new, old)| !same_listeners(new, old)) {
+            warnings.push(
+                "addresses, workers and limits of listeners change with the next start".to_owned(),
+            );
+        }
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        self.node.replace(loading);
+        self.changed.notify_one();
+        tracing::info!("the configuration was taken over");
+        Ok(warnings)
+    }
+}
+
+/// Serves as the nameserver `name` until told to stop.
+///
+/// # Errors
+/// Why it cannot begin.
+pub fn run(name: &str, config_path: PathBuf, loading: Loading) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(run_async(name, config_path, loading))
+}
+
+async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result<(), String> {
+    let spec = &loading.config.spec;
+    let nameserver = spec
+        .nameserver
+        .get(name)
+        .cloned()
+        .ok_or_else(|| format!("there is no nameserver `{name}` in the configuration"))?;
+    let registry = Arc::new(Registry::new());
+    let target = spec.log.query.for_node(name);
+    let dropped = registry.counter(&metrics::DROPPED, &["log-busy"]);
+    let log = JsonLog::open(&target, dropped)
+        .map_err(|error| format!("the query log cannot be opened: {error}"))?;
+    let token = nameserver.admin_token_file.as_deref().map(files::read_secret).transpose()?;
+    let admin_listener = bind_admin(&nameserver)?;
+    let listeners = Listeners::bind(&nameserver)?;
+    let mut orders = Orders::listen().map_err(|error| error.to_string())?;
+
+    let node = Node::new(name, config_path, loading, Arc::clone(&registry), log)?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let changed = Arc::new(Notify::new());
+    let reloader = Arc::new(Reloader::new(&node, &changed, Some(nameserver.clone())));
+    let handler = admin::handler(Arc::clone(&node), Arc::clone(&ready), Arc::clone(&reloader));
+    tokio::spawn(admin_server::serve(admin_listener, token, handler));
+    tokio::spawn(probe::run(Arc::clone(&node), changed));
+
+    let begun = clock::instant();
+    let is_known = || node.state().monitor.first_round_is_done();
+    while !is_known() && begun.elapsed() < FIRST_ROUND {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            order = orders.next() => if order == Order::Stop { return Ok(()) },
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = listeners.start(&node, &nameserver, &stop)?;
+    ready.store(true, Ordering::Release);
+    tracing::info!(node = name, listen = ?nameserver.listen, admin = %nameserver.admin, "ready");
+    while orders.next().await == Order::Reload {
+        // What is wrong with it has been logged.
+        drop(reloader.reload().await);
+    }
+    ready.store(false, Ordering::Release);
+    stop.store(true, Ordering::Relaxed);
+    tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            let _ = thread.join();
+        }
+    })
+    .await
+    .map_err(|error| error.to_string())?;
+    tracing::info!(node = name, "stopped");
+    Ok(())
+}
+
+fn bind_admin(nameserver: &NameserverSpec) -> Result<tokio::net::TcpListener, String> {
+    let address = nameserver.admin;
+    let failed =
+        |error: std::io::Error| format!("the admin API cannot listen on {address}: {error}");
+    let mut listeners = sockets::tcp_listeners(address, 1).map_err(failed)?;
+    let listener = listeners.pop().ok_or_else(|| format!("no listener on {address}"))?;
+    tokio::net::TcpListener::from_std(listener).map_err(failed)
+}
+
+/// Sockets that are bound and not yet served: clients' queries wait in the kernel for the first round of checks.
+struct Listeners {
+    udp: Vec<std::net::UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+impl Listeners {
+    fn bind(nameserver: &NameserverSpec) -> Result<Self, String> {
+        let workers = match nameserver.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => usize::from(workers),
+        };
+        let mut bound = Self { udp: Vec::new(), tcp: Vec::new() };
+        for address in &nameserver.listen {
+            let failed = |error| format!("DNS cannot listen on {address}: {error}");
+            bound.udp.extend(sockets::udp_sockets(*address, workers).map_err(failed)?);
+            bound.tcp.extend(sockets::tcp_listeners(*address, workers).map_err(failed)?);
+        }
+        Ok(bound)
+    }
+
+    fn start(
+        self,
+        node: &Arc<Node>,
+        nameserver: &NameserverSpec,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Vec<JoinHandle<()>>, String> {
+        let limits = Limits {
+            connections: nameserver.tcp_connections,
+            per_client: nameserver.tcp_connections_per_client,
+            idle: nameserver.tcp_idle.get(),
+        };
+        let connections = Connections::new(
+            limits,
+            node.registry.gauge(&metrics::TCP_CONNECTIONS, &[]),
+            node.registry.counter(&metrics::DROPPED, &["tcp-limit"]),
+        );
+        let mut threads = Vec::new();
+        for (index, socket) in self.udp.into_iter().enumerate() {
+            let (served, stop) = (Arc::clone(&node.served), Arc::clone(stop));
+            threads.push(thread(format!("udp-{index}"), move || {
+                udp::serve(&socket, &served, &stop);
+            })?);
+        }
+        for (index, listener) in self.tcp.into_iter().enumerate() {
+            let (served, stop) = (Arc::clone(&node.served), Arc::clone(stop));
+            let connections = Arc::clone(&connections);
+            threads.push(thread(format!("tcp-{index}"), move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => runtime.block_on(serve_tcp(listener, served, connections, stop)),
+                    Err(error) => tracing::error!(%error, "a TCP thread cannot begin"),
+                }
+            })?);
+        }
+        Ok(threads)
+    }
+}
+
+fn thread(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    std::thread::Builder::new().name(name).spawn(run).map_err(|error| error.to_string())
+}
+
+async fn serve_tcp(
+    listener: TcpListener,
+    served: Arc<arc_swap::ArcSwap<super::node::Served>>,
+    connections: Arc<Connections>,
+    stop: Arc<AtomicBool>,
+) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => {
+            tokio::select! {
+                () = tcp::serve(listener, served, connections) => {}
+                () = until(&stop) => {}
+            }
+        }
+        Err(error) => tracing::error!(%error, "a TCP listener cannot be used"),
+    }
+}
+
+async fn until(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

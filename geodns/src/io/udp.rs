@@ -1,0 +1,266 @@
+//! DNS over UDP: one thread for each socket, batches in, batches out.
+//!
+//! `recvmmsg` and `sendmmsg` spread the cost of a system call over up to 32 messages. On a wildcard address the kernel
+//! tells which address was asked (IP_PKTINFO), and the answer leaves from there.
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg, sendmmsg and control messages have no safe interface in std"
+)]
+
+use std::mem::{size_of, zeroed};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::node::{Draws, Served};
+use crate::answer::{Client, Outcome, Transport, answer};
+use crate::edns::UDP_SIZE;
+use crate::metrics::Batch;
+
+/// Messages per system call. Measured: 16 costs more per query, 64 no less.
+const BATCH: usize = 32;
+/// Longest query that is read; what is longer is cut and answered FORMERR.
+const QUERY_BYTES: usize = 4096;
+const ANSWER_BYTES: usize = UDP_SIZE as usize;
+/// Room for one control message with an IPv6 address.
+const CONTROL_BYTES: usize = 64;
+/// How soon a stop is noticed without traffic.
+const WAKE: Duration = Duration::from_millis(200);
+
+/// Answers on `socket` until `stop`.
+pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &AtomicBool) {
+    let keeps_address = socket.local_addr().is_ok_and(|address| address.ip().is_unspecified());
+    if let Err(error) = prepare(socket, keeps_address) {
+        tracing::error!(%error, "a UDP socket cannot be prepared");
+        return;
+    }
+    let mut served = arc_swap::Cache::new(Arc::clone(served));
+    let mut draws = Draws::new();
+    let mut incoming = Incoming::new(keeps_address);
+    let mut outgoing = Outgoing::new();
+    let mut batch = Batch::default();
+    while !stop.load(Ordering::Relaxed) {
+        incoming.receive(socket);
+        let served = served.load();
+        for index in 0..incoming.received.len() {
+            let Some((packet, address)) = incoming.query(index) else { continue };
+            let Some(out) = outgoing.free() else { break };
+            let client = Client { address, transport: Transport::Udp, draw: draws.next() };
+            let outcome = answer(packet, &client, &served.snapshot, out);
+            served.stats.note(Transport::Udp, &outcome, &mut batch);
+            served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
+            if let Outcome::Respond { length, .. } = outcome {
+                outgoing.staged.push(Staged { to: index, length });
+            }
+        }
+        outgoing.send(socket, &mut incoming);
+        served.stats.add(&mut batch);
+    }
+}
+
+fn prepare(socket: &UdpSocket, keeps_address: bool) -> std::io::Result<()> {
+    socket.set_read_timeout(Some(WAKE))?;
+    if !keeps_address {
+        return Ok(());
+    }
+    let (level, name) = match socket.local_addr()? {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the option is an int of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Control messages are aligned as their headers.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+struct Incoming {
+    queries: Vec<[u8; QUERY_BYTES]>,
+    names: Vec<libc::sockaddr_storage>,
+    controls: Vec<Control>,
+    control_bytes: usize,
+    received: Vec<Received>,
+}
+
+struct Received {
+    length: usize,
+    name_length: libc::socklen_t,
+    control_length: usize,
+}
+
+struct Outgoing {
+    answers: Vec<[u8; ANSWER_BYTES]>,
+    staged: Vec<Staged>,
+}
+
+struct Staged {
+    /// Which of the received messages this answers.
+    to: usize,
+    length: usize,
+}
+
+impl Incoming {
+    fn new(keeps_address: bool) -> Self {
+        Self {
+            queries: vec![[0; QUERY_BYTES]; BATCH],
+            // SAFETY: a socket address of zeros is one of no family.
+            names: vec![unsafe { zeroed() }; BATCH],
+            controls: vec![Control([0; CONTROL_BYTES]); BATCH],
+            control_bytes: if keeps_address { CONTROL_BYTES } else { 0 },
+            received: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Waits for a message and takes all that are there. None on a time-out or a passing error.
+    fn receive(&mut self, socket: &UdpSocket) {
+        self.received.clear();
+        // SAFETY: headers and vectors of zeros are valid: no buffers.
+        let mut vectors: [libc::iovec; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+        let buffers = self.queries.iter_mut().zip(&mut self.names).zip(&mut self.controls);
+        for (((query, name), control), (vector, header)) in
+            buffers.zip(vectors.iter_mut().zip(&mut headers))
+        {
+            vector.iov_base = query.as_mut_ptr().cast();
+            vector.iov_len = QUERY_BYTES;
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = (&raw mut *name).cast();
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            if self.control_bytes > 0 {
+                header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+                header.msg_hdr.msg_controllen = self.control_bytes as _;
+            }
+        }
+        // SAFETY: every header points to buffers of the lengths given, which outlive the call.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_WAITFORONE as _,
+                std::ptr::null_mut(),
+            )
+        };
+        // An error here is a time-out, a signal, or an ICMP answer to an earlier message.
+        for header in headers.iter().take(usize::try_from(count).unwrap_or(0)) {
+            self.received.push(Received {
+                length: header.msg_len as usize,
+                name_length: header.msg_hdr.msg_namelen,
+                control_length: header.msg_hdr.msg_controllen,
+            });
+        }
+    }
+
+    /// A received message and its sender.
+    fn query(&self, index: usize) -> Option<(&[u8], SocketAddr)> {
+        let received = self.received.get(index)?;
+        let packet = self.queries.get(index)?.get(..received.length.min(QUERY_BYTES))?;
+        Some((packet, address_of(self.names.get(index)?)?))
+    }
+
+    /// The control message of a received message, made into one that sets where the answer leaves from.
+    fn reply_control(&mut self, index: usize) -> Option<(*mut libc::c_void, usize)> {
+        let length = self.received.get(index)?.control_length;
+        let control = &mut self.controls.get_mut(index)?.0;
+        let header = size_of::<libc::cmsghdr>();
+        if self.control_bytes == 0 || length < header || length > CONTROL_BYTES {
+            return None;
+        }
+        // The kernel's routes decide which interface it leaves by; only link-local addresses are bound to theirs.
+        match address_of(self.names.get(index)?)? {
+            SocketAddr::V4(_) => control.get_mut(header..header + 4)?.fill(0),
+            SocketAddr::V6(_) => {
+                let is_link_local = control.get(header..header + 2)? == [0xfe, 0x80];
+                if !is_link_local {
+                    control.get_mut(header + 16..header + 20)?.fill(0);
+                }
+            }
+        }
+        Some((control.as_mut_ptr().cast(), length))
+    }
+}
+
+impl Outgoing {
+    fn new() -> Self {
+        Self { answers: vec![[0; ANSWER_BYTES]; BATCH], staged: Vec::with_capacity(BATCH) }
+    }
+
+    /// The buffer of the next answer.
+    fn free(&mut self) -> Option<&mut [u8]> {
+        self.answers.get_mut(self.staged.len()).map(<[u8; ANSWER_BYTES]>::as_mut_slice)
+    }
+
+    /// Sends what is staged, in as few calls as the kernel allows. An answer that cannot be sent is passed over: the
+    /// client asks again.
+    fn send(&mut self, socket: &UdpSocket, incoming: &mut Incoming) {
+        let total = self.staged.len();
+        // SAFETY: headers and vectors of zeros are valid: no buffers.
+        let mut vectors: [libc::iovec; BATCH] = unsafe { zeroed() };
+        // SAFETY: as above.
+        let mut headers: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+        let slots = vectors.iter_mut().zip(&mut headers);
+        for ((staged, answer), (vector, header)) in
+            self.staged.iter().zip(&mut self.answers).zip(slots)
+        {
+            vector.iov_base = answer.as_mut_ptr().cast();
+            vector.iov_len = staged.length.min(ANSWER_BYTES);
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            if let Some((control, length)) = incoming.reply_control(staged.to) {
+                header.msg_hdr.msg_control = control;
+                header.msg_hdr.msg_controllen = length as _;
+            }
+            let name = incoming.names.get_mut(staged.to).zip(incoming.received.get(staged.to));
+            if let Some((name, received)) = name {
+                header.msg_hdr.msg_name = (&raw mut *name).cast();
+                header.msg_hdr.msg_namelen = received.name_length;
+            }
+        }
+        let mut sent = 0;
+        while sent < total {
+            let Some(rest) = headers.get_mut(sent..total) else { break };
+            // SAFETY: every header points to buffers of the lengths given, which outlive the call.
+            let count = unsafe {
+                libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, 0)
+            };
+            sent += usize::try_from(count).unwrap_or(0).max(1);
+        }
+        self.staged.clear();
+    }
+}
+
+fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that this is a sockaddr_in, which is no larger and no stricter aligned.
+            let v4: &libc::sockaddr_in = unsafe { &*(&raw const *name).cast() };
+            let address = Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(address, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6: &libc::sockaddr_in6 = unsafe { &*(&raw const *name).cast() };
+            let address = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(address, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}

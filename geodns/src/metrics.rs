@@ -1,0 +1,235 @@
+//! The metrics of this program, and the counters that answering threads add to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shared::metrics::{Family, Registry};
+
+use crate::answer::{Facts, Outcome, Transport};
+use crate::reason::Reason;
+use crate::wire::Rcode;
+use crate::world::World;
+
+/// Queries by transport and response code.
+pub const QUERIES: Family = Family {
+    name: "geodns_queries_total",
+    help: "Queries answered, by transport and response code.",
+    labels: &["proto", "rcode"],
+};
+/// Steered answers.
+pub const ANSWERS: Family = Family {
+    name: "geodns_answers_total",
+    help: "Answers to steered names, by policy, datacenter (empty: none) and reason.",
+    labels: &["policy", "datacenter", "reason"],
+};
+/// What was not answered.
+pub const DROPPED: Family = Family {
+    name: "geodns_dropped_total",
+    help: "Queries, connections and log lines that were dropped, by reason.",
+    labels: &["reason"],
+};
+/// Truncated answers.
+pub const TRUNCATED: Family = Family {
+    name: "geodns_truncated_total",
+    help: "Answers over UDP that did not fit and were sent truncated.",
+    labels: &[],
+};
+/// Datacenters.
+pub const DATACENTER_UP: Family = Family {
+    name: "geodns_datacenter_up",
+    help: "Whether a datacenter is up for some policy: 1 or 0.",
+    labels: &["datacenter"],
+};
+/// Edges.
+pub const EDGE_UP: Family = Family {
+    name: "geodns_edge_up",
+    help: "Whether an edge passes a check: 1 or 0.",
+    labels: &["edge", "check"],
+};
+/// Probes.
+pub const PROBE_DURATION: Family = Family {
+    name: "geodns_probe_duration_seconds",
+    help: "How long probes took, by check and result.",
+    labels: &["check", "result"],
+};
+/// Whether the monitor is suspected.
+pub const MONITOR_SUSPECTED: Family = Family {
+    name: "geodns_monitor_suspected",
+    help: "1 while most targets turned bad at once and the last good state stands.",
+    labels: &[],
+};
+/// Reloads.
+pub const RELOAD_OK: Family = Family {
+    name: "geodns_config_last_reload_successful",
+    help: "Whether the last reload was taken: 1 or 0.",
+    labels: &[],
+};
+/// TCP connections.
+pub const TCP_CONNECTIONS: Family =
+    Family { name: "geodns_tcp_connections", help: "TCP connections open now.", labels: &[] };
+
+const RCODES: [Rcode; 9] = [
+    Rcode::NoError,
+    Rcode::FormErr,
+    Rcode::ServFail,
+    Rcode::NxDomain,
+    Rcode::NotImp,
+    Rcode::Refused,
+    Rcode::YxDomain,
+    Rcode::NotAuth,
+    Rcode::BadVers,
+];
+const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+const REASONS: usize = Reason::ALL.len();
+
+/// Counts of one configuration's lifetime, for all its policies, datacenters and reasons. Threads add what a batch of
+/// queries came to; a scrape takes over what was added since the last one.
+#[derive(Debug)]
+pub struct Stats {
+    policies: Vec<String>,
+    datacenters: Vec<String>,
+    cells: Vec<Cell>,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    count: AtomicU64,
+    exported: AtomicU64,
+}
+
+/// What one batch came to: positions of cells, once per query.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<usize>);
+
+impl Stats {
+    /// All zero.
+    pub fn new(world: &World) -> Self {
+        let policies: Vec<_> = world.policies.iter().map(|policy| policy.name.clone()).collect();
+        let datacenters: Vec<_> = world.datacenters.iter().map(|dc| dc.name.clone()).collect();
+        let answers = policies.len() * (datacenters.len() + 1) * REASONS;
+        let total = Self::ANSWERS_AT + answers;
+        Self { policies, datacenters, cells: (0..total).map(|_| Cell::default()).collect() }
+    }
+
+    /// Makes the series of every transport and code exist, so that a rate can be taken from the first query on.
+    pub fn declare(registry: &Registry) {
+        for transport in TRANSPORTS {
+            for rcode in RCODES {
+                registry.counter(&QUERIES, &[transport.as_str(), rcode.as_str()]);
+            }
+        }
+        registry.counter(&TRUNCATED, &[]);
+    }
+
+    const DROPS_AT: usize = TRANSPORTS.len() * RCODES.len();
+    const TRUNCATED_AT: usize = Self::DROPS_AT + REASONS;
+    const ANSWERS_AT: usize = Self::TRUNCATED_AT + 1;
+
+    /// Adds one query to a batch.
+    pub fn note(&self, transport: Transport, outcome: &Outcome, batch: &mut Batch) {
+        match outcome {
+            Outcome::Drop(reason) => batch.0.push(Self::DROPS_AT + *reason as usize),
+            Outcome::Respond { facts, .. } => self.note_answer(transport, facts, batch),
+        }
+    }
+
+    fn note_answer(&self, transport: Transport, facts: &Facts, batch: &mut Batch) {
+        let rcode = RCODES.iter().position(|rcode| *rcode == facts.rcode).unwrap_or(0);
+        batch.0.push(transport as usize * RCODES.len() + rcode);
+        if facts.truncated {
+            batch.0.push(Self::TRUNCATED_AT);
+        }
+        if let Some(policy) = facts.policy {
+            let datacenter = facts.datacenter.map_or(0, |id| usize::from(id) + 1);
+            let row = usize::from(policy) * (self.datacenters.len() + 1) + datacenter;
+            batch.0.push(Self::ANSWERS_AT + row * REASONS + facts.reason as usize);
+        }
+    }
+
+    /// Adds a batch and empties it. Equal cells are added once: one atomic write for most batches.
+    pub fn add(&self, batch: &mut Batch) {
+        batch.0.sort_unstable();
+        for run in batch.0.chunk_by(|a, b| a == b) {
+            if let Some(cell) = run.first().and_then(|at| self.cells.get(*at)) {
+                cell.count.fetch_add(run.len() as u64, Ordering::Relaxed);
+            }
+        }
+        batch.0.clear();
+    }
+
+    /// Takes what was added since the last time over into `registry`.
+    pub fn export(&self, registry: &Registry) {
+        for (at, cell) in self.cells.iter().enumerate() {
+            let count = cell.count.load(Ordering::Relaxed);
+            let new = count - cell.exported.swap(count, Ordering::Relaxed).min(count);
+            if new == 0 {
+                continue;
+            }
+            if at < Self::DROPS_AT {
+                let transport = TRANSPORTS.get(at / RCODES.len()).map_or("", |t| t.as_str());
+                let rcode = RCODES.get(at % RCODES.len()).map_or("", |rcode| rcode.as_str());
+                registry.counter(&QUERIES, &[transport, rcode]).add(new);
+            } else if at < Self::TRUNCATED_AT {
+                let reason = Reason::ALL.get(at - Self::DROPS_AT).map_or("", |r| r.as_str());
+                registry.counter(&DROPPED, &[reason]).add(new);
+            } else if at < Self::ANSWERS_AT {
+                registry.counter(&TRUNCATED, &[]).add(new);
+            } else {
+                let (row, reason) =
+                    ((at - Self::ANSWERS_AT) / REASONS, (at - Self::ANSWERS_AT) % REASONS);
+                let per_policy = self.datacenters.len() + 1;
+                let policy = self.policies.get(row / per_policy).map_or("", String::as_str);
+                let datacenter = (row % per_policy)
+                    .checked_sub(1)
+                    .and_then(|id| self.datacenters.get(id))
+                    .map_or("", String::as_str);
+                let reason = Reason::ALL.get(reason).map_or("", |reason| reason.as_str());
+                registry.counter(&ANSWERS, &[policy, datacenter, reason]).add(new);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_reach_the_registry_once() {
+        let mut world = World::default();
+        world.datacenters.push(crate::world::Datacenter {
+            name: "icn".to_owned(),
+            location: shared::geo::Coordinates::new(37.0, 126.0).unwrap(),
+            weight: 1,
+        });
+        let mut stats = Stats::new(&world);
+        stats.policies.push("web".to_owned());
+        let answers = (world.datacenters.len() + 1) * REASONS;
+        stats.cells.extend((0..answers).map(|_| Cell::default()));
+        let facts = Facts {
+            rcode: Rcode::NoError,
+            reason: Reason::Failover,
+            policy: Some(0),
+            datacenter: Some(0),
+            scope_bits: 0,
+            truncated: true,
+        };
+        let mut batch = Batch::default();
+        for _ in 0..3 {
+            stats.note(Transport::Tcp, &Outcome::Respond { length: 12, facts }, &mut batch);
+        }
+        stats.note(Transport::Udp, &Outcome::Drop(Reason::NotAQuery), &mut batch);
+        stats.add(&mut batch);
+        let registry = Registry::new();
+        stats.export(&registry);
+        stats.export(&registry);
+        let text = registry.render();
+        for line in [
+            "geodns_queries_total{proto=\"tcp\",rcode=\"NOERROR\"} 3\n",
+            "geodns_answers_total{policy=\"web\",datacenter=\"icn\",reason=\"failover\"} 3\n",
+            "geodns_dropped_total{reason=\"not-a-query\"} 1\n",
+            "geodns_truncated_total 3\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

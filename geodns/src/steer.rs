@@ -1,0 +1,244 @@
+//! The decision: which edges a client gets, for how long, and for which part of the address space that is true.
+//!
+//! [`decide`] is a plain function of the policy's map, the view of health, and the client. The server, `explain` and
+//! the tests call the same one. Health only selects within the client's list of datacenters, so scopes do not change
+//! when a datacenter fails; and since every datacenter of the policy is in every list, whether there is an address of a
+//! family does not depend on the client.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use shared::prefix::{Prefix, embedded_ipv4};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::edns::Subnet;
+use crate::health::{FamilyView, Serving, Target, Verdict, View};
+use crate::map::{List, Map};
+use crate::pick::{Drawn, Keys, pick, score};
+use crate::reason::Reason;
+use crate::world::{
+    AllDown, DatacenterId, Family, Order, Pick, Policy, PolicyId, World, stable_key,
+};
+
+/// Who asks, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'p> {
+    /// Where the query came from.
+    pub client: IpAddr,
+    /// The subnet that came with it.
+    pub subnet: Option<Subnet<'p>>,
+    /// The family asked for.
+    pub family: Family,
+    /// A hash of the name asked for.
+    pub name: u64,
+    /// A random number.
+    pub draw: u64,
+}
+
+/// What to answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'v> {
+    /// The datacenter; none when there is no address.
+    pub datacenter: Option<DatacenterId>,
+    serving: Option<&'v Serving>,
+    drawn: Drawn,
+    /// In seconds.
+    pub ttl: u32,
+    /// SCOPE PREFIX-LENGTH, 0 when the client subnet had no part in it.
+    pub scope_bits: u8,
+    /// Why.
+    pub reason: Reason,
+    /// The address that decided: the client subnet's, or the client's.
+    pub decided_by: IpAddr,
+}
+
+impl<'v> Decision<'v> {
+    /// The edges to answer with, in the order of the answer.
+    pub fn targets(self) -> impl Iterator<Item = &'v Target> {
+        let targets = self.serving.map_or(&[] as &[Target], |serving| &serving.targets);
+        let positions = (0..).map_while(move |at| self.drawn.as_slice().get(at).copied());
+        positions.filter_map(move |at| targets.get(usize::from(at)))
+    }
+}
+
+/// Decides. `trace` is told of every datacenter that is considered, in order, and what is held against it.
+pub fn decide<'v>(
+    world: &World,
+    policy: (PolicyId, &Policy),
+    map: &Map,
+    health: &'v View,
+    asked: &Asked<'_>,
+    mut trace: impl FnMut(DatacenterId, Verdict),
+) -> Decision<'v> {
+    let (id, policy) = policy;
+    let (by, from_subnet) = deciding_address(policy, map, asked);
+    let max_bits = policy.ecs.max_bits(by);
+    // A cap bounds what is cached by others; a client without subnet is not cached by network.
+    let (list, scope) = map.lookup(by, if from_subnet { max_bits } else { u8::MAX });
+    // A draw for the client's network must be as fine for every one of its clients.
+    let per_client = policy.order == Order::Weighted || policy.pick == Pick::HashClient;
+    let scope = if per_client { max_bits } else { scope };
+    let scope_bits = if from_subnet { scope } else { 0 };
+    let client = client_key(by, max_bits);
+    let nothing = |reason| Decision {
+        datacenter: None,
+        serving: None,
+        drawn: Drawn::default(),
+        ttl: 0,
+        scope_bits: 0,
+        reason,
+        decided_by: by,
+    };
+    let (Some(view), Some(list)) = (health.family(id, asked.family), list) else {
+        return nothing(Reason::NoFamily);
+    };
+    let mut first_verdict = None;
+    let mut chosen = None;
+    for_each_in_order(world, policy, list, client, |datacenter| {
+        let Some(serving) = view.serving(datacenter) else { return false };
+        trace(datacenter, serving.verdict);
+        if serving.is_usable() {
+            chosen = Some((datacenter, serving));
+            return true;
+        }
+        if first_verdict.is_none_or(|verdict| verdict == Verdict::NoFamily) {
+            first_verdict = Some(serving.verdict);
+        }
+        false
+    });
+    if let (None, Some(Reason::Fallback), AllDown::Fallback(datacenter)) =
+        (chosen, view.all_down, policy.all_down)
+    {
+        chosen = view.serving(datacenter).map(|serving| (datacenter, serving));
+    }
+    let Some((datacenter, serving)) = chosen else {
+        return nothing(reason_for_nothing(view, first_verdict));
+    };
+    let reason = match (view.all_down, first_verdict) {
+        (Some(reason), _) => reason,
+        (None, None) => Reason::FirstChoice,
+        (None, Some(Verdict::NoFamily)) => Reason::OtherFamily,
+        (None, Some(_)) => Reason::Failover,
+    };
+    let keys = Keys { draw: asked.draw, client, name: asked.name };
+    let drawn = pick(policy.pick, &serving.targets, policy.answers, &keys);
+    Decision {
+        datacenter: Some(datacenter),
+        serving: Some(serving),
+        drawn,
+        ttl: view.ttl,
+        scope_bits,
+        reason,
+        decided_by: by,
+    }
+}
+
+fn reason_for_nothing(view: &FamilyView, first_verdict: Option<Verdict>) -> Reason {
+    match (view.all_down, first_verdict) {
+        (Some(reason @ (Reason::DownNoData | Reason::DownServFail)), Some(verdict))
+            if verdict != Verdict::NoFamily =>
+        {
+            reason
+        }
+        _ => Reason::NoFamily,
+    }
+}
+
+/// Calls `f` with the list's datacenters in this client's order until it returns true.
+fn for_each_in_order(
+    world: &World,
+    policy: &Policy,
+    list: &List,
+    client: u64,
+    mut f: impl FnMut(DatacenterId) -> bool,
+) {
+    let (fixed, rest) = list.datacenters.split_at(list.fixed.min(list.datacenters.len()));
+    if policy.order != Order::Weighted {
+        let _ = list.datacenters.iter().any(|id| f(*id));
+        return;
+    }
+    if fixed.iter().any(|id| f(*id)) {
+        return;
+    }
+    // By descending score, found one after the other: datacenters are few, and the first is most often up.
+    let score_of = |id: &DatacenterId| {
+        let datacenter = world.datacenters.get(usize::from(*id));
+        datacenter.map_or(-1.0, |dc| score(stable_key(&dc.name), dc.weight, client))
+    };
+    let mut before = (f64::INFINITY, DatacenterId::MAX);
+    for _ in rest {
+        let left = rest.iter().map(|id| (score_of(id), *id));
+        let next = left
+            .filter(|(score, id)| (*score, *id) < before)
+            .max_by(|(a, x), (b, y)| a.total_cmp(b).then(x.cmp(y)));
+        match next {
+            Some(next) => {
+                before = next;
+                if f(next.1) {
+                    return;
+                }
+            }
+            None => return,
+        }
+    }
+}
+
+/// The address whose network decides, and whether it is the client subnet's.
+fn deciding_address(policy: &Policy, map: &Map, asked: &Asked<'_>) -> (IpAddr, bool) {
+    if let Some(subnet) = asked.subnet
+        && policy.ecs.enabled
+        && subnet.source_bits > 0
+        && let Some(address) = subnet.address
+        && (!is_unroutable(address) || map.is_declared(address))
+    {
+        return (address, true);
+    }
+    let client = match asked.client {
+        IpAddr::V6(v6) => embedded_ipv4(v6).map_or(asked.client, IpAddr::V4),
+        IpAddr::V4(_) => asked.client,
+    };
+    (client, false)
+}
+
+/// A number for the client's network of `bits` bits.
+fn client_key(address: IpAddr, bits: u8) -> u64 {
+    let network = Prefix::containing(address, bits).network();
+    match network {
+        IpAddr::V4(v4) => xxh3_64_with_seed(&v4.octets(), 4),
+        IpAddr::V6(v6) => xxh3_64_with_seed(&v6.octets(), 6),
+    }
+}
+
+/// Whether an address belongs to nobody on the Internet (RFC 6890), so that it tells nothing of where a client is.
+fn is_unroutable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_unroutable_v4(v4),
+        IpAddr::V6(v6) => is_unroutable_v6(v6),
+    }
+}
+
+const fn is_unroutable_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224.., _, _)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (198, 18..=19, _)
+            | (192, 0, 0 | 2)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    )
+}
+
+const fn is_unroutable_v6(address: Ipv6Addr) -> bool {
+    // Global unicast is 2000::/3; of it, documentation and benchmarking are nobody's.
+    match address.segments() {
+        [0x2001, 0xdb8 | 2, ..] | [0x3fff, 0..=0x0fff, ..] => true,
+        [first, ..] => first & 0xe000 != 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests;

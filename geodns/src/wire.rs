@@ -1,0 +1,512 @@
+//! Messages: query bytes in, answer bytes out, both in place.
+//!
+//! [`parse`] reads the common query (one question, at most one OPT record) without copying; whatever is unusual takes
+//! the cold path, which walks every record with the same bounds. What cannot be answered as asked comes back as a
+//! [`Refusal`] with the RFC's code, or as silence. [`Response`] writes into the caller's buffer and never past its
+//! limit: what does not fit is truncated to empty sections and the TC bit. What to answer is decided elsewhere.
+
+use shared::prefix::Prefix;
+
+use crate::edns::{self, Edns, Subnet};
+use crate::name::{MAX_NAME_BYTES, Name, wire_length};
+use crate::rtype;
+
+/// Octets of the message header.
+pub const HEADER_BYTES: usize = 12;
+
+/// A compression pointer to the name of the question, which always lies right behind the header.
+pub const QUESTION_NAME: u16 = 0xc00c;
+
+/// Response codes, the extended ones of EDNS included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+#[expect(missing_docs, reason = "the names of RFC 1035, 2136, 6891")]
+pub enum Rcode {
+    NoError = 0,
+    FormErr = 1,
+    ServFail = 2,
+    NxDomain = 3,
+    NotImp = 4,
+    Refused = 5,
+    YxDomain = 6,
+    NotAuth = 9,
+    BadVers = 16,
+}
+
+impl Rcode {
+    /// The mnemonic, as `dig` prints it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoError => "NOERROR",
+            Self::FormErr => "FORMERR",
+            Self::ServFail => "SERVFAIL",
+            Self::NxDomain => "NXDOMAIN",
+            Self::NotImp => "NOTIMP",
+            Self::Refused => "REFUSED",
+            Self::YxDomain => "YXDOMAIN",
+            Self::NotAuth => "NOTAUTH",
+            Self::BadVers => "BADVERS",
+        }
+    }
+}
+
+/// Classes.
+pub mod class {
+    #![expect(missing_docs, reason = "the names of IANA's registry")]
+    pub const IN: u16 = 1;
+    pub const CH: u16 = 3;
+    pub const ANY: u16 = 255;
+}
+
+/// A query that can be looked up.
+#[derive(Clone, Debug)]
+pub struct Query<'p> {
+    /// What answers copy from the header and the question.
+    pub echo: Echo<'p>,
+    /// QNAME in lower case.
+    pub name: LowerName,
+    /// QTYPE.
+    pub qtype: u16,
+    /// QCLASS.
+    pub qclass: u16,
+    /// The OPT record, when there is one.
+    pub edns: Option<Edns<'p>>,
+}
+
+/// What every answer copies from its query.
+#[derive(Clone, Copy, Debug)]
+pub struct Echo<'p> {
+    id: [u8; 2],
+    /// The first octet of the query's flags: opcode and RD are copied from it.
+    flags: u8,
+    /// The question as it came, letters in their case (0x20); empty when there is none to echo.
+    question: &'p [u8],
+}
+
+/// QNAME folded to lower case, on the stack.
+#[derive(Clone)]
+pub struct LowerName {
+    octets: [u8; MAX_NAME_BYTES],
+    length: u8,
+}
+
+/// A message that is not looked up.
+#[derive(Clone, Debug)]
+pub enum Refusal<'p> {
+    /// No answer: an answer would loop, or reach someone who did not ask.
+    Silence,
+    /// The RFC's error.
+    Error {
+        /// What is echoed.
+        echo: Echo<'p>,
+        /// Which error.
+        rcode: Rcode,
+        /// Whether the error carries an OPT record: the query had a readable one.
+        edns: Option<Edns<'p>>,
+        /// The TSIG record whose key we do not know, to be answered in kind (RFC 8945 §5.2.1).
+        tsig: Option<Tsig<'p>>,
+    },
+}
+
+/// The parts of a TSIG record that an answer repeats.
+#[derive(Clone, Copy, Debug)]
+pub struct Tsig<'p> {
+    key: &'p [u8],
+    algorithm: &'p [u8],
+    time_and_fudge: &'p [u8],
+}
+
+impl LowerName {
+    fn new(wire: &[u8]) -> Option<Self> {
+        let mut octets = [0; MAX_NAME_BYTES];
+        let length = u8::try_from(wire.len()).ok()?;
+        let to = octets.get_mut(..wire.len())?;
+        to.copy_from_slice(wire);
+        to.make_ascii_lowercase();
+        Some(Self { octets, length })
+    }
+
+    /// The octets.
+    pub fn as_wire(&self) -> &[u8] {
+        self.octets.get(..usize::from(self.length)).unwrap_or(&[0])
+    }
+}
+
+impl std::fmt::Debug for LowerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", crate::name::Shown(self.as_wire()))
+    }
+}
+
+impl<'p> Echo<'p> {
+    /// The question's name with its letters as they came; empty when there is no question.
+    pub fn question_name(&self) -> &'p [u8] {
+        self.question.len().checked_sub(4).and_then(|end| self.question.get(..end)).unwrap_or(&[])
+    }
+}
+
+/// Reads a message that should be a query.
+pub fn parse(packet: &[u8]) -> Result<Query<'_>, Refusal<'_>> {
+    let Some((header, body)) = packet.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(Refusal::Silence);
+    };
+    let [id_high, id_low, flags, _, counts @ ..] = *header;
+    let echo = Echo { id: [id_high, id_low], flags, question: &[] };
+    // QR 0, opcode 0, one question, nothing else or one additional record.
+    let usual = flags & 0xf8 == 0 && matches!(counts, [0, 1, 0, 0, 0, 0, 0, 0 | 1]);
+    if !usual {
+        return unusual(echo, counts, body);
+    }
+    let Some((question, rest)) = split_question(body) else {
+        return Err(echo.error(Rcode::FormErr));
+    };
+    let echo = Echo { question, ..echo };
+    let edns = match (counts[7], rest) {
+        (0, []) => None,
+        (
+            1,
+            [0, 0, 41, size_high, size_low, t0, t1, t2, t3, length_high, length_low, data @ ..],
+        ) if data.len() == usize::from(u16::from_be_bytes([*length_high, *length_low])) => {
+            let size = u16::from_be_bytes([*size_high, *size_low]);
+            let ttl = u32::from_be_bytes([*t0, *t1, *t2, *t3]);
+            match Edns::parse(size, ttl, data) {
+                Ok(edns) => Some(edns),
+                Err(edns::Malformed) => return Err(echo.malformed_edns(ttl)),
+            }
+        }
+        _ => return unusual(echo, counts, body),
+    };
+    echo.query(edns)
+}
+
+/// Everything but the common query: other opcodes, other counts, other records.
+#[cold]
+fn unusual<'p>(echo: Echo<'p>, counts: [u8; 8], body: &'p [u8]) -> Result<Query<'p>, Refusal<'p>> {
+    if echo.flags & 0x80 != 0 {
+        // QR 1: answering an answer is how two servers loop forever.
+        return Err(Refusal::Silence);
+    }
+    let [q0, q1, an0, an1, ns0, ns1, ar0, ar1] = counts;
+    let questions = u16::from_be_bytes([q0, q1]);
+    let split = if questions == 1 { split_question(body) } else { None };
+    let question = split.map_or(&[] as &[u8], |(question, _)| question);
+    let echo = Echo { question, ..echo };
+    if echo.flags & 0x78 != 0 {
+        return Err(echo.error(Rcode::NotImp));
+    }
+    let Some((_, mut rest)) = split else { return Err(echo.error(Rcode::FormErr)) };
+
+    let before_additional =
+        u32::from(u16::from_be_bytes([an0, an1])) + u32::from(u16::from_be_bytes([ns0, ns1]));
+    let total = before_additional + u32::from(u16::from_be_bytes([ar0, ar1]));
+    let mut edns = None;
+    let mut tsig = None;
+    for index in 0..total {
+        let Some((record, after)) = split_record(rest) else {
+            return Err(echo.error(Rcode::FormErr));
+        };
+        rest = after;
+        match record.rtype {
+            _ if tsig.is_some() => return Err(echo.error(Rcode::FormErr)), // not the last one
+            rtype::OPT => {
+                let misplaced = index < before_additional || record.owner != [0];
+                if misplaced || edns.is_some() {
+                    return Err(echo.malformed_edns(0));
+                }
+                match Edns::parse(record.class, record.ttl, record.data) {
+                    Ok(parsed) => edns = Some(parsed),
+                    Err(edns::Malformed) => return Err(echo.malformed_edns(record.ttl)),
+                }
+            }
+            rtype::TSIG => {
+                let Some(parsed) =
+                    (index >= before_additional).then(|| Tsig::parse(&record)).flatten()
+                else {
+                    return Err(echo.error(Rcode::FormErr));
+                };
+                tsig = Some(parsed);
+            }
+            _ => {}
+        }
+    }
+    if !rest.is_empty() {
+        return Err(echo.error(Rcode::FormErr));
+    }
+    if tsig.is_some() {
+        // No keys are configured here, so none can be the right one.
+        return Err(Refusal::Error { echo, rcode: Rcode::NotAuth, edns, tsig });
+    }
+    echo.query(edns)
+}
+
+impl<'p> Echo<'p> {
+    fn query(self, edns: Option<Edns<'p>>) -> Result<Query<'p>, Refusal<'p>> {
+        if edns.is_some_and(|edns| edns.version > 0) {
+            return Err(Refusal::Error { echo: self, rcode: Rcode::BadVers, edns, tsig: None });
+        }
+        let (Some(name), Some(&[t0, t1, c0, c1])) =
+            (LowerName::new(self.question_name()), self.question.last_chunk::<4>())
+        else {
+            return Err(self.error(Rcode::FormErr));
+        };
+        let (qtype, qclass) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]));
+        Ok(Query { echo: self, name, qtype, qclass, edns })
+    }
+
+    fn error(self, rcode: Rcode) -> Refusal<'p> {
+        Refusal::Error { echo: self, rcode, edns: None, tsig: None }
+    }
+
+    /// FORMERR with an OPT record, so that nobody takes it for a server without EDNS (RFC 6891 §7).
+    fn malformed_edns(self, ttl: u32) -> Refusal<'p> {
+        let edns = Edns {
+            udp_size: edns::MIN_UDP_SIZE,
+            version: 0,
+            dnssec_ok: ttl & 0x8000 != 0,
+            subnet: None,
+        };
+        Refusal::Error { echo: self, rcode: Rcode::FormErr, edns: Some(edns), tsig: None }
+    }
+}
+
+impl<'p> Tsig<'p> {
+    fn parse(record: &Record<'p>) -> Option<Self> {
+        let (algorithm, rest) = record.data.split_at(wire_length(record.data)?);
+        // Only keys without compression can be repeated as they are; writers must not compress them.
+        wire_length(record.owner)?;
+        Some(Self { key: record.owner, algorithm, time_and_fudge: rest.get(..8)? })
+    }
+}
+
+struct Record<'p> {
+    owner: &'p [u8],
+    rtype: u16,
+    class: u16,
+    ttl: u32,
+    data: &'p [u8],
+}
+
+/// Name, type and class. A compressed name is malformed here: all that lies before it is the header.
+fn split_question(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    body.split_at_checked(wire_length(body)? + 4)
+}
+
+fn split_record(body: &[u8]) -> Option<(Record<'_>, &[u8])> {
+    let (owner, rest) = body.split_at_checked(owner_length(body)?)?;
+    let (&[t0, t1, c0, c1, l0, l1, l2, l3, n0, n1], rest) = rest.split_first_chunk::<10>()?;
+    let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([n0, n1])))?;
+    let record = Record {
+        owner,
+        rtype: u16::from_be_bytes([t0, t1]),
+        class: u16::from_be_bytes([c0, c1]),
+        ttl: u32::from_be_bytes([l0, l1, l2, l3]),
+        data,
+    };
+    Some((record, rest))
+}
+
+/// Octets of an owner name that may end in a compression pointer, which is stepped over and not followed.
+fn owner_length(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        match *body.get(at)? {
+            0 => return Some(at + 1),
+            length @ 1..=63 => at += 1 + usize::from(length),
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+        if at >= MAX_NAME_BYTES {
+            return None;
+        }
+    }
+}
+
+/// A section of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of RFC 1035 §4.1")]
+pub enum Section {
+    Answer,
+    Authority,
+    Additional,
+}
+
+/// An answer being written.
+#[derive(Debug)]
+pub struct Response<'o> {
+    out: &'o mut [u8],
+    /// Where records may not pass: the limit without the room that the OPT record needs.
+    limit: usize,
+    at: usize,
+    question_end: usize,
+    counts: [u16; 3],
+    truncated: bool,
+}
+
+/// Every answer that is not truncated needs at least this buffer: header, longest question, OPT with a subnet.
+pub const MIN_BUFFER: usize = edns::MIN_UDP_SIZE as usize;
+
+impl<'o> Response<'o> {
+    /// Begins an answer of at most `limit` octets. `None` when `out` is shorter than [`MIN_BUFFER`].
+    pub fn begin(
+        out: &'o mut [u8],
+        limit: usize,
+        echo: &Echo<'_>,
+        opt: Option<&edns::Reply<'_>>,
+    ) -> Option<Self> {
+        if out.len() < MIN_BUFFER {
+            return None;
+        }
+        let limit = limit.clamp(MIN_BUFFER, out.len()) - opt.map_or(0, edns::Reply::length);
+        let question_end = HEADER_BYTES + echo.question.len();
+        let has_question = u8::from(!echo.question.is_empty());
+        let [id_high, id_low] = echo.id;
+        *out.first_chunk_mut::<HEADER_BYTES>()? =
+            [id_high, id_low, 0x80 | (echo.flags & 0x79), 0, 0, has_question, 0, 0, 0, 0, 0, 0];
+        out.get_mut(HEADER_BYTES..question_end)?.copy_from_slice(echo.question);
+        Some(Self { out, limit, at: question_end, question_end, counts: [0; 3], truncated: false })
+    }
+
+    /// Appends `count` rendered records and returns where they begin. When they do not fit, the answer is truncated.
+    pub fn put(&mut self, section: Section, count: u16, records: &[u8]) -> Option<usize> {
+        let start = self.at;
+        let end = start + records.len();
+        if self.truncated || end > self.limit {
+            self.truncated = true;
+            return None;
+        }
+        self.out.get_mut(start..end)?.copy_from_slice(records);
+        self.at = end;
+        if let Some(total) = self.counts.get_mut(section as usize) {
+            *total += count;
+        }
+        Some(start)
+    }
+
+    /// As [`put`](Self::put), for records rendered with the owner [`QUESTION_NAME`] that belong to the name at
+    /// `owner`, and with `ttl` in place of their own when it is given.
+    pub fn put_owned(
+        &mut self,
+        section: Section,
+        count: u16,
+        records: &[u8],
+        owner: u16,
+        ttl: Option<u32>,
+    ) -> Option<usize> {
+        let start = self.put(section, count, records)?;
+        if owner != QUESTION_NAME || ttl.is_some() {
+            let mut rest = self.out.get_mut(start..self.at)?;
+            while let Some(head) = rest.first_chunk_mut::<12>() {
+                let [pointer_high, pointer_low, _, _, _, _, t0, t1, t2, t3, n0, n1] = head;
+                [*pointer_high, *pointer_low] = owner.to_be_bytes();
+                if let Some(ttl) = ttl {
+                    [*t0, *t1, *t2, *t3] = ttl.to_be_bytes();
+                }
+                let length = 12 + usize::from(u16::from_be_bytes([*n0, *n1]));
+                rest = rest.get_mut(length..).unwrap_or_default();
+            }
+        }
+        Some(start)
+    }
+
+    /// Whether records did not fit.
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// How many records the answer section holds.
+    pub fn answers(&self) -> u16 {
+        if self.truncated { 0 } else { self.counts[0] }
+    }
+
+    /// Takes back all records written so far.
+    pub fn clear(&mut self) {
+        self.at = self.question_end;
+        self.counts = [0; 3];
+        self.truncated = false;
+    }
+
+    /// Closes the message and returns its length.
+    pub fn finish(
+        mut self,
+        rcode: Rcode,
+        authoritative: bool,
+        opt: Option<&edns::Reply<'_>>,
+    ) -> usize {
+        let truncated = self.truncated;
+        if truncated {
+            self.clear();
+        }
+        if let Some(opt) = opt {
+            let end = self.at + opt.length();
+            if let Some(room) = self.out.get_mut(self.at..end) {
+                opt.write(rcode as u16, room);
+                self.at = end;
+                self.counts[2] += 1;
+            }
+        }
+        let [answer, authority, additional] = self.counts.map(u16::to_be_bytes);
+        if let Some([_, _, flags, flags_low, _, _, counts @ ..]) =
+            self.out.first_chunk_mut::<HEADER_BYTES>()
+        {
+            *flags |= if authoritative { 0x04 } else { 0 } | if truncated { 0x02 } else { 0 };
+            *flags_low = (rcode as u16 & 0xf) as u8;
+            *counts =
+                [answer[0], answer[1], authority[0], authority[1], additional[0], additional[1]];
+        }
+        self.at
+    }
+
+    /// Appends the TSIG record that says we do not know the key (RFC 8945 §5.2.1): no MAC, error BADKEY.
+    pub fn put_bad_key(&mut self, tsig: &Tsig<'_>, id: [u8; 2]) {
+        const BADKEY: u8 = 17;
+        let length = tsig.algorithm.len() + tsig.time_and_fudge.len() + 2 + 2 + 2 + 2;
+        let [length_high, length_low] = u16::try_from(length).unwrap_or(0).to_be_bytes();
+        let head = [0, 250, 0, 255, 0, 0, 0, 0, length_high, length_low];
+        let tail = [0, 0, id[0], id[1], 0, BADKEY, 0, 0];
+        let record = [tsig.key, &head, tsig.algorithm, tsig.time_and_fudge, &tail].concat();
+        self.put(Section::Additional, 1, &record);
+    }
+}
+
+/// Writes the whole error message for a refused query; 0 when `out` is too short for any message.
+#[cold]
+pub fn write_refusal(
+    out: &mut [u8],
+    echo: &Echo<'_>,
+    rcode: Rcode,
+    edns: Option<&Edns<'_>>,
+    tsig: Option<&Tsig<'_>>,
+) -> usize {
+    let subnet: Option<Subnet<'_>> = edns.and_then(|edns| edns.subnet);
+    let opt = edns.map(|edns| edns::Reply { dnssec_ok: edns.dnssec_ok, subnet, scope_bits: 0 });
+    let limit = edns.map_or(MIN_BUFFER, |edns| usize::from(edns.udp_size.min(edns::UDP_SIZE)));
+    let Some(mut response) = Response::begin(out, limit, echo, opt.as_ref()) else { return 0 };
+    let Some(tsig) = tsig else { return response.finish(rcode, false, opt.as_ref()) };
+    // TSIG must be the last record, so the OPT record cannot be left to `finish`.
+    if let Some(opt) = &opt {
+        let mut record = vec![0; opt.length()];
+        opt.write(rcode as u16, &mut record);
+        response.put(Section::Additional, 1, &record);
+    }
+    response.put_bad_key(tsig, echo.id);
+    response.finish(rcode, false, None)
+}
+
+/// A query as a resolver would send it: class IN, RD clear, EDNS with our own size, and `subnet` when given.
+pub fn write_query(id: u16, name: &Name, qtype: u16, subnet: Option<Prefix>) -> Vec<u8> {
+    let mut packet = id.to_be_bytes().to_vec();
+    packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
+    packet.extend_from_slice(name.as_wire());
+    packet.extend(qtype.to_be_bytes());
+    packet.extend(class::IN.to_be_bytes());
+    packet.extend([0, 0, 41]);
+    packet.extend(edns::UDP_SIZE.to_be_bytes());
+    packet.extend([0; 4]);
+    let option = subnet.map(edns::subnet_option).unwrap_or_default();
+    packet.extend(u16::try_from(option.len()).unwrap_or(0).to_be_bytes());
+    packet.extend(option);
+    packet
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,470 @@
+//! Master files (RFC 1035 §5): text to records, every mistake with its file and line.
+//!
+//! Knows `$ORIGIN`, `$TTL` (RFC 2308 §4) and `$INCLUDE`; files come through the caller's function, so that nothing here
+//! touches a disk. Whether the records make a zone is decided by [`super::Builder`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::rdata;
+use super::{Location, Problem};
+use crate::name::Name;
+use crate::rtype;
+
+/// How deep `$INCLUDE` may go.
+const MAX_DEPTH: usize = 16;
+
+/// Mistakes reported per zone: whoever has more is looking at the wrong file.
+const MAX_PROBLEMS: usize = 50;
+
+/// Gives the contents of a file.
+pub type ReadFile<'f> = dyn Fn(&Path) -> Result<Vec<u8>, String> + 'f;
+
+/// One resource record of class IN.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Owner name, as written.
+    pub owner: Name,
+    /// Type.
+    pub rtype: u16,
+    /// TTL in seconds.
+    pub ttl: u32,
+    /// RDATA in wire form.
+    pub rdata: Vec<u8>,
+    /// Where it stands.
+    pub at: Location,
+}
+
+/// Reads the file at `path` and what it includes, `apex` being the first origin.
+pub fn read(path: &Path, apex: &Name, read_file: &ReadFile<'_>) -> (Vec<Record>, Vec<Problem>) {
+    let mut reader = Reader {
+        read_file,
+        records: Vec::new(),
+        problems: Vec::new(),
+        default_ttl: None,
+        last_ttl: None,
+        last_owner: None,
+        open: Vec::new(),
+    };
+    reader.file(path, apex.clone(), None);
+    (reader.records, reader.problems)
+}
+
+struct Reader<'f> {
+    read_file: &'f ReadFile<'f>,
+    records: Vec<Record>,
+    problems: Vec<Problem>,
+    /// `$TTL`.
+    default_ttl: Option<u32>,
+    /// Last TTL that a record stated.
+    last_ttl: Option<u32>,
+    last_owner: Option<Name>,
+    /// Files being read, the outermost first.
+    open: Vec<PathBuf>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, path: &Path, mut origin: Name, included_at: Option<&Location>) {
+        let here = Location { file: Arc::from(path.to_string_lossy()), line: 0 };
+        let at = included_at.unwrap_or(&here);
+        if self.open.iter().any(|open| open == path) || self.open.len() >= MAX_DEPTH {
+            let why = format!("`{}` is included by itself, or too deep", path.display());
+            self.problems.push(Problem::error(at, why));
+            return;
+        }
+        let bytes = match (self.read_file)(path) {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                let why = format!("`{}` cannot be read: {why}", path.display());
+                self.problems.push(Problem::error(at, why));
+                return;
+            }
+        };
+        self.open.push(path.to_owned());
+        let mut entries = Entries::new(&bytes);
+        while let Some(entry) = entries.next() {
+            let at = Location { file: here.file.clone(), line: entries.entry_line };
+            let result = entry.and_then(|entry| self.entry(&entry, &mut origin, path, &at));
+            if let Err(why) = result {
+                self.problems.push(Problem::error(&at, why));
+            }
+            if self.problems.len() >= MAX_PROBLEMS {
+                break;
+            }
+        }
+        self.open.pop();
+    }
+
+    fn entry(
+        &mut self,
+        entry: &Entry<'_>,
+        origin: &mut Name,
+        path: &Path,
+        at: &Location,
+    ) -> Result<(), String> {
+        let Some((first, rest)) = entry.tokens.split_first() else { return Ok(()) };
+        if first.text.starts_with(b"$") && !first.quoted && !entry.starts_blank {
+            return self.directive(first, rest, origin, path, at);
+        }
+        let (owner, rest) = if entry.starts_blank {
+            let owner = self.last_owner.clone();
+            (owner.ok_or("the first record has no owner name")?, entry.tokens.as_slice())
+        } else {
+            (Name::parse(first.text, Some(origin))?, rest)
+        };
+        self.last_owner = Some(owner.clone());
+        let (ttl, rtype, rest) = ttl_class_type(rest)?;
+        if ttl.is_some() {
+            self.last_ttl = ttl;
+        }
+        let ttl = ttl
+            .or(self.default_ttl)
+            .or(self.last_ttl)
+            .ok_or("this record has no TTL: begin the file with `$TTL 3600`")?;
+        let rdata = rdata::parse(rtype, rest, Some(origin))?;
+        self.records.push(Record { owner, rtype, ttl, rdata, at: at.clone() });
+        Ok(())
+    }
+
+    fn directive(
+        &mut self,
+        directive: &Token<'_>,
+        arguments: &[Token<'_>],
+        origin: &mut Name,
+        path: &Path,
+        at: &Location,
+    ) -> Result<(), String> {
+        match (directive.text.to_ascii_uppercase().as_slice(), arguments) {
+            (b"$ORIGIN", [name]) => *origin = Name::parse(name.text, Some(origin))?,
+            (b"$TTL", [ttl]) => {
+                let ttl = ttl.as_str().and_then(rdata::parse_time);
+                self.default_ttl = Some(ttl.ok_or("write `$TTL 3600` or `$TTL 1h`")?);
+            }
+            (b"$INCLUDE", [file] | [file, _]) => {
+                let name = rdata::unescaped(file)?;
+                let name =
+                    std::str::from_utf8(&name).map_err(|_| "the file's name is not UTF-8")?;
+                let included = path.parent().unwrap_or_else(|| Path::new("")).join(name);
+                let origin = match arguments.get(1) {
+                    Some(other) => Name::parse(other.text, Some(origin))?,
+                    None => origin.clone(),
+                };
+                // Neither origin nor owner of the included file reach back into this one.
+                let owner = self.last_owner.clone();
+                self.file(&included, origin, Some(at));
+                self.last_owner = owner;
+            }
+            (b"$ORIGIN", _) => return Err("write `$ORIGIN NAME`".to_owned()),
+            (b"$TTL", _) => return Err("write `$TTL SECONDS`".to_owned()),
+            (b"$INCLUDE", _) => {
+                return Err("write `$INCLUDE FILE` or `$INCLUDE FILE ORIGIN`".to_owned());
+            }
+            (b"$GENERATE", _) => {
+                return Err("$GENERATE is not part of RFC 1035: write the records out".to_owned());
+            }
+            _ => {
+                return Err(format!("`{}` is none of $ORIGIN, $TTL, $INCLUDE", directive.shown()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `[TTL] [class] type` in either order of the first two.
+fn ttl_class_type<'t, 'a>(
+    tokens: &'t [Token<'a>],
+) -> Result<(Option<u32>, u16, &'t [Token<'a>]), String> {
+    let mut ttl = None;
+    let mut class_seen = false;
+    let mut rest = tokens;
+    while let Some((token, after)) = rest.split_first() {
+        rest = after;
+        let text = token.as_str().unwrap_or_default();
+        if ttl.is_none() && text.starts_with(|c: char| c.is_ascii_digit()) {
+            let parsed = rdata::parse_time(text);
+            ttl =
+                Some(parsed.ok_or_else(|| format!("`{text}` is not a TTL: write `3600` or `1h`"))?);
+        } else if !class_seen && text.eq_ignore_ascii_case("IN") {
+            class_seen = true;
+        } else if !class_seen && ["CH", "HS", "CS"].iter().any(|c| text.eq_ignore_ascii_case(c)) {
+            return Err(format!("class {text} is not served: only IN is"));
+        } else {
+            let rtype = rtype::parse(text).filter(|_| !token.quoted);
+            let rtype = rtype.ok_or_else(|| format!("`{}` is not a record type", token.shown()))?;
+            return Ok((ttl, rtype, rest));
+        }
+    }
+    Err("the record type is missing".to_owned())
+}
+
+/// A piece of an entry: a word, or what stands between quotes. Escapes are still in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Token<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) quoted: bool,
+    /// No space stands before it.
+    pub(super) joined: bool,
+}
+
+impl Token<'_> {
+    pub(super) fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(self.text).ok()
+    }
+
+    pub(super) fn shown(&self) -> String {
+        String::from_utf8_lossy(self.text).chars().take(80).collect()
+    }
+}
+
+/// What the file has between two ends of lines, parentheses resolved.
+struct Entry<'a> {
+    /// The line begins with a space: the owner is the last one.
+    starts_blank: bool,
+    tokens: Vec<Token<'a>>,
+}
+
+struct Entries<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u32,
+    /// Where the entry last returned began.
+    entry_line: u32,
+}
+
+impl<'a> Entries<'a> {
+    const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, line: 1, entry_line: 1 }
+    }
+
+    fn next(&mut self) -> Option<Result<Entry<'a>, String>> {
+        self.entry_line = self.line;
+        let starts_blank = matches!(self.peek()?, b' ' | b'\t');
+        let mut tokens = Vec::new();
+        let mut depth = 0_u32;
+        let mut spaced = true;
+        let mut result = Ok(());
+        while let Some(octet) = self.peek() {
+            match octet {
+                b'\n' if depth == 0 => {
+                    self.bump();
+                    break;
+                }
+                b' ' | b'\t' | b'\r' | b'\n' => {
+                    self.bump();
+                    spaced = true;
+                    continue;
+                }
+                b';' => {
+                    while self.peek().is_some_and(|octet| octet != b'\n') {
+                        self.bump();
+                    }
+                    continue;
+                }
+                b'(' => {
+                    self.bump();
+                    depth += 1;
+                }
+                b')' => {
+                    self.bump();
+                    if depth == 0 {
+                        result = Err("`)` without `(`".to_owned());
+                    }
+                    depth = depth.saturating_sub(1);
+                }
+                b'"' => match self.quoted() {
+                    Some(text) => tokens.push(Token { text, quoted: true, joined: !spaced }),
+                    None => result = Err("a quoted text has no closing `\"`".to_owned()),
+                },
+                _ => tokens.push(Token { text: self.word(), quoted: false, joined: !spaced }),
+            }
+            spaced = matches!(octet, b'(' | b')');
+        }
+        if depth > 0 && result.is_ok() {
+            result = Err("`(` without `)`".to_owned());
+        }
+        Some(result.map(|()| Entry { starts_blank, tokens }))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn bump(&mut self) {
+        if self.peek() == Some(b'\n') {
+            self.line += 1;
+        }
+        self.at += 1;
+    }
+
+    /// The octets between quotes; `None` when the file ends before the second one.
+    fn quoted(&mut self) -> Option<&'a [u8]> {
+        self.bump();
+        let start = self.at;
+        while let Some(octet) = self.peek() {
+            match octet {
+                b'"' => {
+                    let text = self.bytes.get(start..self.at);
+                    self.bump();
+                    return text;
+                }
+                b'\\' => {
+                    self.bump();
+                    self.bump();
+                }
+                _ => self.bump(),
+            }
+        }
+        None
+    }
+
+    fn word(&mut self) -> &'a [u8] {
+        let start = self.at;
+        while let Some(octet) = self.peek() {
+            match octet {
+                b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')' | b'"' => break,
+                b'\\' => {
+                    self.bump();
+                    if self.peek().is_some_and(|next| next != b'\n') {
+                        self.bump();
+                    }
+                }
+                _ => self.bump(),
+            }
+        }
+        self.bytes.get(start..self.at.min(self.bytes.len())).unwrap_or_default()
+    }
+}
+
+/// The tokens of one line.
+#[cfg(test)]
+pub(super) fn tokens_of(text: &str) -> Vec<Token<'_>> {
+    Entries::new(text.as_bytes()).next().map_or_else(Vec::new, |entry| entry.unwrap().tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_text(text: &str) -> (Vec<String>, Vec<String>) {
+        read_files(&[("cdn.zone", text)])
+    }
+
+    fn read_files(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let read_file = |path: &Path| {
+            let found = files.iter().find(|(name, _)| Path::new(name) == path);
+            found.map(|(_, text)| text.as_bytes().to_vec()).ok_or_else(|| "no such file".to_owned())
+        };
+        let apex = Name::parse_absolute("cdn.test").unwrap();
+        let (records, problems) = read(Path::new(files[0].0), &apex, &read_file);
+        let shown = |record: &Record| {
+            format!("{} {} {}", record.owner, record.ttl, rtype::Shown(record.rtype))
+        };
+        (records.iter().map(shown).collect(), problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[test]
+    fn entries_read_as_rfc_1035_section_5_1_writes_them() {
+        let text = "\
+$TTL 1h ; a comment
+@ IN SOA ns1 hostmaster (
+    2026 ; serial
+    1h 10m 2w ; )
+    60 )
+  NS ns1
+\tIN 300 NS ns2
+ns1 300 IN A 192.0.2.1
+ns2 A 192.0.2.2
+$ORIGIN sub
+www.img AAAA 2001:db8::1
+a\\.b TXT \"semi;colon (and) \\\"quotes\\\"\" word
+\\# TXT x
+abs.cdn.test. TXT x";
+        let (records, problems) = read_text(text);
+        assert_eq!(problems, [] as [String; 0]);
+        assert_eq!(
+            records,
+            [
+                "cdn.test. 3600 SOA",
+                "cdn.test. 3600 NS",
+                "cdn.test. 300 NS",
+                "ns1.cdn.test. 300 A",
+                "ns2.cdn.test. 3600 A",
+                "www.img.sub.cdn.test. 3600 AAAA",
+                "a\\.b.sub.cdn.test. 3600 TXT",
+                "#.sub.cdn.test. 3600 TXT",
+                "abs.cdn.test. 3600 TXT",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_default_the_last_stated_ttl_counts() {
+        let (records, problems) = read_text("a 7 A 192.0.2.1\nb A 192.0.2.1\n");
+        assert_eq!((records.len(), problems.len()), (2, 0));
+        assert_eq!(records[1], "b.cdn.test. 7 A");
+    }
+
+    #[test]
+    fn includes_have_their_own_origin_and_owner() {
+        let (records, problems) = read_files(&[
+            (
+                "zones/cdn.zone",
+                "$TTL 9\na A 192.0.2.1\n$INCLUDE more.zone sub\n A 192.0.2.2\nb A 192.0.2.3\n",
+            ),
+            ("zones/more.zone", "c A 192.0.2.4\n$ORIGIN elsewhere\nd A 192.0.2.5\n"),
+        ]);
+        assert_eq!(problems, [] as [String; 0]);
+        let expected = ["a.cdn", "c.sub.cdn", "d.elsewhere.sub.cdn", "a.cdn", "b.cdn"];
+        assert_eq!(records, expected.map(|owner| format!("{owner}.test. 9 A")));
+    }
+
+    #[test]
+    fn mistakes_have_their_line_and_do_not_hide_each_other() {
+        let (records, problems) = read_text(
+            "a A 192.0.2.1\n$TTL 60\nb A nonsense\nc NOPE x\nd (\n 7z A 192.0.2.1 )\ne A 192.0.2.9\n$WHAT\n$GENERATE 1-2 a A 1.2.3.4\n\"x\nf A 192.0.2.1",
+        );
+        assert_eq!(records, ["e.cdn.test. 60 A"]);
+        let expected = [
+            ("cdn.zone:1:", "$TTL 3600"),
+            ("cdn.zone:3:", "not an IPv4 address"),
+            ("cdn.zone:4:", "not a record type"),
+            ("cdn.zone:5:", "not a TTL"),
+            ("cdn.zone:8:", "none of $ORIGIN"),
+            ("cdn.zone:9:", "write the records out"),
+            ("cdn.zone:10:", "closing"),
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, (place, part)) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(place) && problem.contains(part), "{problem}");
+        }
+    }
+
+    #[test]
+    fn files_that_include_themselves_are_refused() {
+        let (_, problems) = read_files(&[("a", "$INCLUDE b\n"), ("b", "\n$INCLUDE a\n")]);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("b:2:") && problems[0].contains("by itself"));
+        let (_, problems) = read_files(&[("a", "$INCLUDE nowhere\n")]);
+        assert!(problems[0].starts_with("a:1:") && problems[0].contains("no such file"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_safe(bytes in prop::collection::vec(prop_oneof![
+            Just(b' '), Just(b'\n'), Just(b'('), Just(b')'), Just(b'"'), Just(b'\\'), Just(b';'), Just(b'$'), any::<u8>(),
+        ], 0..200)) {
+            let apex = Name::parse_absolute("cdn.test").unwrap();
+            let (_, problems) = read(Path::new("x"), &apex, &|_| Ok(bytes.clone()));
+            prop_assert!(problems.len() <= MAX_PROBLEMS);
+        }
+
+        #[test]
+        fn any_rdata_is_safe(rtype in "A|NS|SOA|TXT|MX|SRV|CAA|HTTPS|NAPTR|CSYNC|TYPE999|DS|CERT", text in "[ -~]{0,60}") {
+            let line = format!("x 60 {rtype} {text}\n");
+            let apex = Name::parse_absolute("cdn.test").unwrap();
+            let _ = read(Path::new("x"), &apex, &|_| Ok(line.clone().into_bytes()));
+        }
+    }
+}

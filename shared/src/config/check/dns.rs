@@ -1,0 +1,187 @@
+//! Zones, steering policies and the checks of edges.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Check, is_domain_name, is_field_content, is_host, is_owner_name};
+use crate::config::document::Step;
+use crate::config::spec::*;
+use crate::config::values::*;
+use crate::prefix::Prefix;
+
+impl Check<'_> {
+    pub(super) fn zones(&mut self) {
+        let spec = self.spec;
+        for (zone, content) in &spec.zone {
+            if !is_domain_name(zone.strip_suffix('.').unwrap_or(zone)) {
+                self.error_at_key(path!["zone", zone], format!("`{zone}` is not a domain name"));
+            }
+            for (owner, policy) in &content.steer {
+                let at = path!["zone", zone, "steer", owner];
+                if owner != "@" && !is_owner_name(owner) {
+                    self.error_at_key(
+                        at.clone(),
+                        format!("`{owner}` is not a name relative to the zone: write \"www\", \"*.img\" or \"@\""),
+                    );
+                }
+                self.refer(at, "steering", &spec.steering, policy);
+                let under = owner.split_once('.').map_or("", |(_, rest)| rest);
+                let wildcard = if under.is_empty() { "*".to_owned() } else { format!("*.{under}") };
+                if !owner.starts_with('*') && content.steer.contains_key(&wildcard) {
+                    self.warn(
+                        path!["zone", zone, "steer", &wildcard],
+                        format!("a wildcard over the steered name `{owner}`: were it removed, the wildcard would answer for it"),
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn steering(&mut self, name: &str, policy: &SteeringSpec) {
+        let spec = self.spec;
+        let at = |key: &str| path!["steering", name, key];
+        for (index, datacenter) in policy.datacenters.iter().enumerate() {
+            let path = path!["steering", name, "datacenters", index];
+            if policy.datacenters[..index].contains(datacenter) {
+                self.error(path.clone(), format!("`{datacenter}` is listed twice"));
+            }
+            self.refer(path, "datacenter", &spec.datacenter, datacenter);
+        }
+        let pool: BTreeSet<&String> = match policy.datacenters.is_empty() {
+            true => spec.datacenter.keys().collect(),
+            false => policy.datacenters.iter().collect(),
+        };
+        match pool.len() {
+            0 => self.error_at_key(path!["steering", name], "there is no datacenter to steer to"),
+            1 => self.warn(
+                path!["steering", name],
+                "a datacenter alone in its pool: when it fails there is no other to send clients to",
+            ),
+            _ => {}
+        }
+        for (index, rule) in policy.rules.iter().enumerate() {
+            self.rule(name, index, rule, &pool);
+        }
+        self.within(at("answers"), policy.answers, 1, 16);
+        self.within(at("min_up"), policy.min_up, 0.0, 1.0);
+        let ttl = path!["steering", name, "ttl"];
+        if policy.ttl.min > policy.ttl.max {
+            self.error(ttl.clone(), "`min` must not be more than `max`");
+        }
+        if policy.ttl.max.get() > Duration::from_secs(i32::MAX as u64) {
+            self.error(ttl.clone(), "a TTL is 2147483647 s at most (RFC 2181 §8)");
+        }
+        match &policy.check {
+            None => self.warn(
+                path!["steering", name],
+                "without a `check` clients are sent to datacenters that are down",
+            ),
+            Some(check) => self.refer(at("check"), "check", &spec.check, check),
+        }
+        if let Some(check) = policy.check.as_ref().and_then(|check| spec.check.get(check)) {
+            let enough = (check.detection() * 10).max(Duration::from_secs(60));
+            if policy.ttl.max.get() > enough {
+                let enough = crate::time::format_duration(enough);
+                self.warn(
+                    ttl,
+                    format!("resolvers keep an answer longer than failover needs: the check would allow `max` = \"{enough}\""),
+                );
+            }
+        }
+        if let AllDown::Fallback(datacenter) = &policy.all_down {
+            self.refer(at("all_down"), "datacenter", &spec.datacenter, datacenter);
+        }
+        self.within(path!["steering", name, "ecs", "max_v4"], policy.ecs.max_v4, 0, 32);
+        self.within(path!["steering", name, "ecs", "max_v6"], policy.ecs.max_v6, 0, 128);
+    }
+
+    fn rule(&mut self, policy: &str, index: usize, rule: &RuleSpec, pool: &BTreeSet<&String>) {
+        let spec = self.spec;
+        let whole = path!["steering", policy, "rules", index];
+        let at = |key: &str, item: usize| path!["steering", policy, "rules", index, key, item];
+        let conditions = rule.country.len()
+            + rule.continent.len()
+            + rule.subdivision.len()
+            + rule.city.len()
+            + rule.asn.len()
+            + rule.network.len();
+        if conditions == 0 {
+            self.error(
+                whole.clone(),
+                "a rule needs a condition: country, continent, subdivision, city, asn or network",
+            );
+        }
+        if rule.to.is_empty() {
+            self.error(whole, "a rule needs a datacenter in `to`");
+        }
+        for (item, datacenter) in rule.to.iter().enumerate() {
+            self.refer(at("to", item), "datacenter", &spec.datacenter, datacenter);
+            if spec.datacenter.contains_key(datacenter) && !pool.contains(datacenter) {
+                self.error(
+                    at("to", item),
+                    format!("`{datacenter}` is not among the policy's `datacenters`"),
+                );
+            }
+        }
+        let upper = |text: &str, len: usize| {
+            text.len() == len && text.chars().all(|c| c.is_ascii_uppercase())
+        };
+        for (item, country) in rule.country.iter().enumerate() {
+            if !upper(country, 2) {
+                self.error(
+                    at("country", item),
+                    format!("`{country}` is not an ISO 3166-1 code such as \"KR\""),
+                );
+            }
+        }
+        for (item, continent) in rule.continent.iter().enumerate() {
+            if !["AF", "AN", "AS", "EU", "NA", "OC", "SA"].contains(&continent.as_str()) {
+                self.error(
+                    at("continent", item),
+                    format!("`{continent}` is none of AF, AN, AS, EU, NA, OC, SA"),
+                );
+            }
+        }
+        for (item, subdivision) in rule.subdivision.iter().enumerate() {
+            let good = subdivision.split_once('-').is_some_and(|(country, part)| {
+                upper(country, 2)
+                    && (1..=3).contains(&part.len())
+                    && part.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+            });
+            if !good {
+                self.error(
+                    at("subdivision", item),
+                    format!("`{subdivision}` is not an ISO 3166-2 code such as \"US-CA\""),
+                );
+            }
+        }
+        for (item, network) in rule.network.iter().enumerate() {
+            if let Err(error) = network.parse::<Prefix>() {
+                self.error(at("network", item), error.to_string());
+            }
+        }
+    }
+
+    pub(super) fn probe(&mut self, name: &str, probe: &CheckSpec) {
+        let at = |key: &str| path!["check", name, key];
+        self.timing(
+            &["check", name],
+            probe.interval,
+            probe.timeout,
+            probe.down_after,
+            probe.up_after,
+        );
+        if !probe.path.starts_with('/') || !is_field_content(&probe.path) {
+            self.error(at("path"), "a path begins with `/` and has no spaces");
+        }
+        if probe.status.is_empty() {
+            self.error(at("status"), "no status would be good");
+        }
+        if probe.host.as_deref().is_some_and(|host| !is_host(host)) {
+            self.error(at("host"), "this is not a host name");
+        }
+        if probe.port == Some(0) {
+            self.error(at("port"), "port 0 cannot be asked");
+        }
+    }
+}

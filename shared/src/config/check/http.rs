@@ -1,0 +1,221 @@
+//! Origins, cache policies, tiers and sites.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Check, is_field_content, is_host};
+use crate::config::document::Step;
+use crate::config::spec::*;
+use crate::config::values::*;
+
+impl Check<'_> {
+    pub(super) fn origin(&mut self, name: &str, origin: &OriginSpec) {
+        let spec = self.spec;
+        let at = |key: &str| path!["origin", name, key];
+        if origin.servers.is_empty() {
+            self.error(at("servers"), "an origin needs a server");
+        }
+        for (index, server) in origin.servers.iter().enumerate() {
+            if origin.servers[..index].iter().any(|other| other.url == server.url) {
+                self.error(
+                    path!["origin", name, "servers", index],
+                    format!("`{}` is listed twice", server.url),
+                );
+            }
+        }
+        if origin.host.as_deref().is_some_and(|host| !is_host(host)) {
+            self.error(at("host"), "this is not a host name");
+        }
+        if let Some(health) = &origin.health {
+            self.timing(
+                &["origin", name, "health"],
+                health.interval,
+                health.timeout,
+                health.down_after,
+                health.up_after,
+            );
+            if !health.path.starts_with('/') || !is_field_content(&health.path) {
+                self.error(
+                    path!["origin", name, "health", "path"],
+                    "a path begins with `/` and has no spaces",
+                );
+            }
+        }
+        for (key, value) in [
+            ("connect", origin.timeouts.connect),
+            ("first_byte", origin.timeouts.first_byte),
+            ("between_bytes", origin.timeouts.between_bytes),
+        ] {
+            self.no_zero(path!["origin", name, "timeouts", key], value, Duration::from_millis(1));
+        }
+        self.within(at("max_connections"), origin.max_connections, 1, 1_000_000);
+        for (index, status) in origin.failover_on.iter().enumerate() {
+            if !(400..=599).contains(status) {
+                self.error(
+                    path!["origin", name, "failover_on", index],
+                    format!("{status} is not an error status (400 to 599)"),
+                );
+            }
+        }
+        if let Some(other) = &origin.failover {
+            self.refer(at("failover"), "origin", &spec.origin, other);
+            let mut seen = BTreeSet::from([name]);
+            let mut next = Some(other.as_str());
+            while let Some(origin) = next {
+                if !seen.insert(origin) {
+                    self.error(
+                        at("failover"),
+                        format!("the failover of `{name}` comes back to `{origin}`"),
+                    );
+                    break;
+                }
+                next = spec.origin.get(origin).and_then(|origin| origin.failover.as_deref());
+            }
+        }
+    }
+
+    pub(super) fn cache(&mut self, name: &str, policy: &CacheSpec) {
+        let at = |key: &str| path!["cache", name, key];
+        if name == "off" {
+            self.error_at_key(path!["cache", name], "`off` means no cache in a route");
+        }
+        if policy.ttl.min > policy.ttl.max {
+            self.error(at("ttl"), "`min` must not be more than `max`");
+        } else if !(policy.ttl.min..=policy.ttl.max).contains(&policy.ttl.default) {
+            self.error(at("ttl"), "`default` must be between `min` and `max`");
+        }
+        for status in policy.negative_ttl.keys() {
+            if !status.parse::<u16>().is_ok_and(|status| (300..=599).contains(&status)) {
+                self.error_at_key(
+                    path!["cache", name, "negative_ttl", status],
+                    format!("`{status}` is not a status from 300 to 599"),
+                );
+            }
+        }
+        let key = |key: &str| path!["cache", name, "key", key];
+        if policy.key.query == KeyQuery::None && !policy.key.drop.is_empty() {
+            self.error(key("drop"), "`drop` goes with query = \"all\"");
+        }
+        if policy.key.query == KeyQuery::All && !policy.key.keep.is_empty() {
+            self.error(key("keep"), "`keep` goes with query = \"none\"");
+        }
+        for (index, header) in policy.key.headers.iter().enumerate() {
+            if http::HeaderName::try_from(header.as_str()).is_err() {
+                self.error(
+                    path!["cache", name, "key", "headers", index],
+                    format!("`{header}` is not a field name"),
+                );
+            }
+        }
+    }
+
+    pub(super) fn tier(&mut self, name: &str, tier: &TierSpec) {
+        let spec = self.spec;
+        let is_parent = |edge: &EdgeSpec| edge.role != Role::Edge && !edge.http.is_empty();
+        match &tier.parents {
+            Parents::NearestDatacenter if !spec.edge.values().any(is_parent) => self.error(
+                path!["tier", name, "parents"],
+                "no edge has the role `parent` or `both` and an `http` listener",
+            ),
+            Parents::NearestDatacenter => {}
+            Parents::Named(names) if names.is_empty() => {
+                self.error(path!["tier", name, "parents"], "a tier needs a parent");
+            }
+            Parents::Named(names) => {
+                for (index, parent) in names.iter().enumerate() {
+                    let path = path!["tier", name, "parents", index];
+                    self.refer(path.clone(), "edge", &spec.edge, parent);
+                    if names[..index].contains(parent) {
+                        self.error(path.clone(), format!("`{parent}` is listed twice"));
+                    }
+                    match spec.edge.get(parent) {
+                        Some(edge) if edge.role == Role::Edge => self.error(
+                            path,
+                            format!(
+                                "`{parent}` has the role `edge`: a parent needs `parent` or `both`"
+                            ),
+                        ),
+                        Some(edge) if edge.http.is_empty() => self.error(
+                            path,
+                            format!("`{parent}` has no `http` listener that edges could ask"),
+                        ),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.within(path!["tier", name, "bounded_load"], tier.bounded_load, 1.0, 1000.0);
+    }
+
+    pub(super) fn sites(&mut self) {
+        let spec = self.spec;
+        let mut hosts: BTreeMap<String, &String> = BTreeMap::new();
+        for (name, site) in &spec.site {
+            if site.hosts.is_empty() {
+                self.error(path!["site", name, "hosts"], "a site needs a host");
+            }
+            for (index, host) in site.hosts.iter().enumerate() {
+                let path = path!["site", name, "hosts", index];
+                if !is_host(host.strip_prefix("*.").unwrap_or(host)) {
+                    self.error(
+                        path,
+                        format!(
+                            "`{host}` is not a host: write \"www.example.com\" or \"*.example.com\""
+                        ),
+                    );
+                } else if let Some(other) = hosts.insert(host.to_ascii_lowercase(), name) {
+                    self.error(path, format!("`{host}` is a host of site `{other}` already"));
+                }
+            }
+            if let Some(tier) = &site.tier {
+                self.refer(path!["site", name, "tier"], "tier", &spec.tier, tier);
+            }
+            if site.routes.is_empty() {
+                self.error(
+                    path!["site", name, "routes"],
+                    "a site needs a route, such as { path = \"/*\", origin = \"…\" }",
+                );
+            }
+            for (index, route) in site.routes.iter().enumerate() {
+                self.route(name, index, route, &site.routes[..index]);
+            }
+        }
+    }
+
+    fn route(&mut self, site: &str, index: usize, route: &RouteSpec, before: &[RouteSpec]) {
+        let spec = self.spec;
+        let at = |key: &str| path!["site", site, "routes", index, key];
+        self.refer(at("origin"), "origin", &spec.origin, &route.origin);
+        match &route.cache {
+            RouteCache::Off => {}
+            RouteCache::Policy(policy) if policy == "default" => {}
+            RouteCache::Policy(policy) => self.refer(at("cache"), "cache", &spec.cache, policy),
+        }
+        let path = &route.path;
+        let fixed = path.strip_suffix('*').unwrap_or(path);
+        if !fixed.starts_with('/') || fixed.contains(['*', '?', '#']) || !is_field_content(path) {
+            self.error(
+                at("path"),
+                format!("`{path}` is not a path: write \"/exact\" or \"/prefix/*\" (`*` only at the end)"),
+            );
+        }
+        let shadow = before.iter().find(|other| match other.path.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => other.path == *path,
+        });
+        if let Some(shadow) = shadow {
+            self.warn(
+                at("path"),
+                format!("no request comes here: `{}` above matches all of `{path}`", shadow.path),
+            );
+        }
+        if let Some(prefix) = &route.strip_prefix
+            && !(prefix.starts_with('/') && fixed.starts_with(prefix.as_str()))
+        {
+            self.error(
+                at("strip_prefix"),
+                format!("`{prefix}` is not the beginning of the path `{path}`"),
+            );
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Names, places and nodes: what is common to DNS and HTTP.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{Check, SECOND};
+use crate::config::document::Step;
+use crate::config::spec::*;
+use crate::config::values::*;
+use crate::prefix::Prefix;
+
+impl Check<'_> {
+    /// Names go into logs, metrics, file names and `Cache-Status`, where they must be tokens.
+    pub(super) fn names(&mut self) {
+        let spec = self.spec;
+        let tables: [(&str, Vec<&String>); 9] = [
+            ("datacenter", spec.datacenter.keys().collect()),
+            ("nameserver", spec.nameserver.keys().collect()),
+            ("edge", spec.edge.keys().collect()),
+            ("steering", spec.steering.keys().collect()),
+            ("check", spec.check.keys().collect()),
+            ("origin", spec.origin.keys().collect()),
+            ("cache", spec.cache.keys().collect()),
+            ("tier", spec.tier.keys().collect()),
+            ("site", spec.site.keys().collect()),
+        ];
+        for (table, names) in tables {
+            for name in names {
+                let good = name.len() <= 63
+                    && name.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+                if !good {
+                    self.error_at_key(
+                        path![table, name],
+                        format!("`{name}` cannot be a name: write a letter, then letters, digits, `-`, `_` or `.`, 63 at most"),
+                    );
+                }
+            }
+        }
+        for name in spec.nameserver.keys().filter(|name| spec.edge.contains_key(*name)) {
+            self.error_at_key(
+                path!["nameserver", name],
+                format!("a nameserver and an edge cannot both be called `{name}`"),
+            );
+        }
+        let cluster = &spec.cluster.name;
+        if cluster.is_empty()
+            || !cluster.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        {
+            self.error(path!["cluster", "name"], "write letters, digits, `-`, `_` or `.`");
+        }
+        if let Control::Nats(_) = spec.cluster.control {
+            self.warn(
+                path!["cluster", "control"],
+                "this version sends no messages between nodes yet: the server is not used",
+            );
+        }
+    }
+
+    pub(super) fn geo(&mut self) {
+        let spec = self.spec;
+        for (network, datacenter) in &spec.geo.networks {
+            if let Err(error) = network.parse::<Prefix>() {
+                self.error_at_key(path!["geo", "networks", network], error.to_string());
+            }
+            self.refer(
+                path!["geo", "networks", network],
+                "datacenter",
+                &spec.datacenter,
+                datacenter,
+            );
+        }
+    }
+
+    pub(super) fn log(&mut self) {
+        self.within(path!["log", "sample"], self.spec.log.sample, 0.0, 1.0);
+    }
+
+    pub(super) fn datacenters(&mut self) {
+        let spec = self.spec;
+        for name in spec.datacenter.keys() {
+            let answered =
+                spec.edge.values().any(|edge| edge.datacenter == *name && !edge.address.is_empty());
+            if !answered && !spec.steering.is_empty() {
+                self.warn(
+                    path!["datacenter", name],
+                    format!("no edge of `{name}` has an address: no client is ever sent there"),
+                );
+            }
+        }
+    }
+
+    fn admin(&mut self, table: &str, name: &str, admin: SocketAddr, token: bool) {
+        if !admin.ip().is_loopback() && !token {
+            self.error(
+                path![table, name, "admin"],
+                "beyond loopback the admin API needs `admin_token_file`",
+            );
+        }
+    }
+
+    pub(super) fn nameservers(&mut self) {
+        let spec = self.spec;
+        for (name, nameserver) in &spec.nameserver {
+            if let Some(datacenter) = &nameserver.datacenter {
+                let path = path!["nameserver", name, "datacenter"];
+                self.refer(path, "datacenter", &spec.datacenter, datacenter);
+            }
+            if nameserver.listen.is_empty() {
+                let path = path!["nameserver", name, "listen"];
+                self.error(path, "a nameserver needs an address, such as \"192.0.2.53:53\"");
+            }
+            self.admin("nameserver", name, nameserver.admin, nameserver.admin_token_file.is_some());
+            self.within(path!["nameserver", name, "workers"], nameserver.workers, 0, 1024);
+            self.within(
+                path!["nameserver", name, "tcp_connections"],
+                nameserver.tcp_connections,
+                1,
+                1_000_000,
+            );
+            self.within(
+                path!["nameserver", name, "tcp_connections_per_client"],
+                nameserver.tcp_connections_per_client,
+                1,
+                1_000_000,
+            );
+            self.no_zero(path!["nameserver", name, "tcp_idle"], nameserver.tcp_idle, SECOND);
+        }
+    }
+
+    pub(super) fn edges(&mut self) {
+        let spec = self.spec;
+        for (name, edge) in &spec.edge {
+            let at = |key: &str| path!["edge", name, key];
+            self.refer(at("datacenter"), "datacenter", &spec.datacenter, &edge.datacenter);
+            if edge.http.is_empty() && edge.https.is_empty() {
+                self.error_at_key(path!["edge", name], "an edge needs `http` or `https` listeners");
+            }
+            if edge.role == Role::Parent && !edge.address.is_empty() {
+                self.warn(at("address"), "a parent is in no DNS answer: its address is not used");
+            }
+            if edge.role != Role::Parent && edge.address.is_empty() {
+                self.warn(
+                    path!["edge", name],
+                    "without an `address` this edge is in no DNS answer",
+                );
+            }
+            for (index, address) in edge.address.iter().enumerate() {
+                if address.is_unspecified() || address.is_multicast() {
+                    self.error(
+                        path!["edge", name, "address", index],
+                        format!("clients cannot be sent to {address}"),
+                    );
+                }
+            }
+            self.admin("edge", name, edge.admin, edge.admin_token_file.is_some());
+            if edge.memory.0 < 1 << 20 {
+                self.error(at("memory"), "this must be at least 1MiB");
+            }
+            if edge.max_object.is_some_and(|size| size.0 > edge.memory.0 || size.0 == 0) {
+                self.error(at("max_object"), "this must be between 1B and `memory`");
+            }
+            if edge.disk.is_some() {
+                self.warn(at("disk"), "this version stores in memory only: the disk is not used");
+            }
+            self.within(at("weight"), edge.weight, 0, 1_000_000);
+            self.within(at("workers"), edge.workers, 0, 1024);
+            self.within(at("max_connections"), edge.max_connections, 1, 10_000_000);
+            self.no_zero(at("idle"), edge.idle, SECOND);
+            self.no_zero(at("head_timeout"), edge.head_timeout, SECOND);
+            // hyper's parser needs 8 KiB; more than 1 MiB for a head is an attack.
+            self.within(at("max_head"), edge.max_head.0, 8 << 10, 1 << 20);
+        }
+    }
+
+    pub(super) fn listeners(&mut self) {
+        let spec = self.spec;
+        // DNS is on UDP and TCP, HTTP on TCP: all share the space of TCP ports.
+        let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
+        let mut all: Vec<(Vec<Step>, SocketAddr, String)> = Vec::new();
+        for (name, nameserver) in &spec.nameserver {
+            for (index, address) in nameserver.listen.iter().enumerate() {
+                let path = path!["nameserver", name, "listen", index];
+                all.push((path, *address, format!("nameserver.{name}.listen")));
+            }
+            let path = path!["nameserver", name, "admin"];
+            all.push((path, nameserver.admin, format!("nameserver.{name}.admin")));
+        }
+        for (name, edge) in &spec.edge {
+            for (key, listeners) in [("http", &edge.http), ("https", &edge.https)] {
+                for (index, address) in listeners.iter().enumerate() {
+                    let path = path!["edge", name, key, index];
+                    all.push((path, *address, format!("edge.{name}.{key}")));
+                }
+            }
+            all.push((path!["edge", name, "admin"], edge.admin, format!("edge.{name}.admin")));
+        }
+        for (path, address, what) in all {
+            if address.port() == 0 {
+                self.error(path, "port 0 is not a port that others can ask");
+            } else if address.ip().is_unspecified() {
+                // Nodes on different machines may all write 0.0.0.0.
+            } else if let Some(other) = seen.get(&address) {
+                let message = format!("{address} is {other} already");
+                self.error(path, message);
+            } else {
+                seen.insert(address, what);
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What operators are told of their configuration.
+
+use super::*;
+
+struct Memory(BTreeMap<PathBuf, String>);
+
+impl Memory {
+    fn new<const N: usize>(files: [(&str, &str); N]) -> Self {
+        Self(files.map(|(path, text)| (PathBuf::from(path), text.to_owned())).into())
+    }
+}
+
+impl Files for Memory {
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        match self.0.get(path) {
+            Some(text) => Ok(text.clone().into_bytes()),
+            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        }
+    }
+    fn glob(&self, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let pattern = glob::Pattern::new(pattern).map_err(|error| error.to_string())?;
+        Ok(self.0.keys().filter(|path| pattern.matches_path(path)).cloned().collect())
+    }
+    fn env(&self, name: &str) -> Option<String> {
+        (name == "SHIELD").then(|| "icn-p1".to_owned())
+    }
+}
+
+fn load_text(text: &str) -> Result<Loaded, Vec<Problem>> {
+    load(Path::new("etc/m.toml"), &Memory::new([("etc/m.toml", text)]))
+}
+
+fn messages(text: &str) -> Vec<String> {
+    match load_text(text) {
+        Ok(loaded) => loaded.warnings,
+        Err(problems) => problems,
+    }
+    .iter()
+    .map(|problem| {
+        let (line, column) = problem.place.as_ref().map_or((0, 0), |at| (at.line, at.column));
+        format!("{line}:{column} {}", problem.message)
+    })
+    .collect()
+}
+
+/// A whole small CDN without problems.
+const GOOD: &str = r#"
+[datacenter.icn]
+location = [37.46, 126.44]
+[datacenter.fra]
+location = [50.03, 8.57]
+[nameserver.ns1]
+listen = ["127.0.0.53:5353"]
+admin = "127.0.0.53:8053"
+[edge.icn-1]
+datacenter = "icn"
+address = ["127.0.1.1"]
+http = ["127.0.1.1:8080"]
+admin = "127.0.1.1:9090"
+[edge.fra-1]
+datacenter = "fra"
+address = ["127.0.2.1"]
+http = ["127.0.2.1:8080"]
+admin = "127.0.2.1:9090"
+[edge.icn-p1]
+datacenter = "icn"
+role = "parent"
+http = ["127.0.1.10:8080"]
+admin = "127.0.1.10:9090"
+[check.edge]
+kind = "http"
+[zone."cdn.test"]
+file = "zones/cdn.test.zone"
+steer = { www = "web" }
+[steering.web]
+check = "edge"
+[origin.static]
+servers = [{ url = "http://127.0.9.1:9001" }]
+[cache.assets]
+[tier.shield]
+parents = ["icn-p1"]
+[site.www]
+hosts = ["www.cdn.test"]
+tier = "shield"
+routes = [{ path = "/*", origin = "static", cache = "assets" }]
+"#;
+
+#[test]
+fn a_good_configuration_has_no_problem() {
+    assert_eq!(messages(GOOD), [""; 0]);
+    let spec = load_text(GOOD).unwrap().spec;
+    assert_eq!(spec.zone["cdn.test"].file, Path::new("etc/zones/cdn.test.zone"));
+    assert_eq!(spec.cache["assets"], CacheSpec::default());
+    assert_eq!(spec.check["edge"].detection(), std::time::Duration::from_secs(6));
+}
+
+#[test]
+fn an_unknown_key_has_its_place_and_the_nearest_key() {
+    let text = GOOD.replace("[cache.assets]", "[cache.assets]\nttl = { defalt = \"1m\" }");
+    let problems = load_text(&text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let shown = problems[0].to_string();
+    assert!(
+        shown.contains("etc/m.toml:34:9: error: unknown key `defalt`; did you mean `default`?"),
+        "{shown}"
+    );
+    assert!(shown.contains("34 | ttl = { defalt = \"1m\" }\n   |         ^^^^^^\n"), "{shown}");
+    assert!(shown.contains("= known keys: default, max, min"), "{shown}");
+}
+
+#[test]
+fn all_mistakes_are_found_at_once() {
+    let text = r#"
+[datacenter.icn]
+location = [137.46, 126.44]
+colour = "red"
+[edge.icn-1]
+datacenter = "icm"
+memory = "lots"
+http = ["127.0.1.1:8080"]
+[site.www]
+hosts = ["www.cdn.test"]
+routes = [{ path = "/*", origin = "static", cashe = "off" }, { path = "images", origin = "static" }]
+[bogus]
+"#;
+    let found = messages(text);
+    for (expected, at) in [
+        ("latitude 137.46", "3:12"),
+        ("unknown key `colour`", "4:1"),
+        ("`lots` is not a size", "7:10"),
+        ("the key `admin` is missing", "5:"),
+        ("unknown key `cashe`; did you mean `cache`?", "11:45"),
+        ("unknown key `bogus`", "12:2"),
+    ] {
+        assert!(
+            found.iter().any(|message| message.contains(expected) && message.starts_with(at)),
+            "{expected} at {at} is not in {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn names_must_exist() {
+    for (from, to, expected) in [
+        (
+            "datacenter = \"fra\"",
+            "datacenter = \"fre\"",
+            "there is no datacenter `fre`; did you mean `fra`?",
+        ),
+        ("check = \"edge\"", "check = \"egde\"", "there is no check `egde`; did you mean `edge`?"),
+        ("www = \"web\"", "www = \"wob\"", "there is no steering `wob`"),
+        ("origin = \"static\"", "origin = \"statik\"", "there is no origin `statik`"),
+        ("cache = \"assets\"", "cache = \"asets\"", "there is no cache `asets`"),
+        ("tier = \"shield\"", "tier = \"sheild\"", "there is no tier `sheild`"),
+        ("parents = [\"icn-p1\"]", "parents = [\"icn-p2\"]", "there is no edge `icn-p2`"),
+        ("parents = [\"icn-p1\"]", "parents = [\"icn-1\"]", "a parent needs `parent` or `both`"),
+    ] {
+        let found = messages(&GOOD.replacen(from, to, 1));
+        assert!(found.iter().any(|message| message.contains(expected)), "{expected}: {found:#?}");
+    }
+}
+
+#[test]
+fn values_must_be_in_bounds() {
+    for (from, to, expected) in [
+        ("[steering.web]", "[steering.web]\nmin_up = 1.5", "min_up must be between 0 and 1"),
+        (
+            "[steering.web]",
+            "[steering.web]\nttl = { min = \"2m\" }",
+            "`min` must not be more than `max`",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\necs = { max_v4 = 33 }",
+            "max_v4 must be between 0 and 32",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nrules = [{ to = [\"icn\"] }]",
+            "a rule needs a condition",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nrules = [{ country = [\"kr\"], to = [\"icn\"] }]",
+            "`kr` is not an ISO 3166-1 code",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nall_down = \"fallback:ams\"",
+            "there is no datacenter `ams`",
+        ),
+        (
+            "kind = \"http\"",
+            "kind = \"http\"\ntimeout = \"9s\"",
+            "`timeout` must not be longer than `interval`",
+        ),
+        ("127.0.2.1:9090", "127.0.1.1:9090", "127.0.1.1:9090 is edge.fra-1.admin already"),
+        ("127.0.1.1:9090", "192.0.2.1:9090", "needs `admin_token_file`"),
+        ("path = \"/*\"", "path = \"*/x\"", "is not a path"),
+        ("cache = \"assets\"", "strip_prefix = \"/images\"", "is not the beginning of the path"),
+        ("[cache.assets]", "[cache.assets]\nttl = { max = \"1m\" }", "`default` must be between"),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nnegative_ttl = { \"200\" = \"1m\" }",
+            "`200` is not a status",
+        ),
+        ("[zone.\"cdn.test\"]", "[zone.\"cdn..test\"]", "is not a domain name"),
+        ("[datacenter.fra]", "[datacenter.\"f ra\"]", "`f ra` cannot be a name"),
+    ] {
+        let found = messages(&GOOD.replacen(from, to, 1));
+        assert!(found.iter().any(|message| message.contains(expected)), "{expected}: {found:#?}");
+    }
+}
+
+#[test]
+fn risky_settings_are_warned_of() {
+    for (from, to, expected) in [
+        ("[steering.web]", "[steering.web]\ndatacenters = [\"icn\"]", "alone in its pool"),
+        ("[steering.web]", "[steering.web]\nttl = { max = \"1h\" }", "longer than failover needs"),
+        ("check = \"edge\"", "", "without a `check`"),
+        (
+            "steer = { www = \"web\" }",
+            "steer = { www = \"web\", \"*\" = \"web\" }",
+            "a wildcard over the steered name `www`",
+        ),
+        (
+            "routes = [",
+            "routes = [{ path = \"/*\", origin = \"static\" }, ",
+            "no request comes here",
+        ),
+        (
+            "[edge.icn-1]",
+            "[edge.icn-1]\ndisk = { path = \"var\", size = \"1GiB\" }",
+            "in memory only",
+        ),
+    ] {
+        let loaded = load_text(&GOOD.replacen(from, to, 1))
+            .unwrap_or_else(|problems| panic!("{problems:#?}"));
+        assert!(
+            loaded.warnings.iter().any(|problem| problem.message.contains(expected)),
+            "{expected}: {:#?}",
+            loaded.warnings
+        );
+    }
+}
+
+#[test]
+fn a_broken_line_is_pointed_at() {
+    let found = messages("[edge.a]\nhttp = [\"127.0.0.1:80\"\nadmin = 1\n");
+    assert!(found[0].starts_with("3:") || found[0].starts_with("2:"), "{found:?}");
+}
+
+#[test]
+fn the_environment_is_filled_in() {
+    let text = GOOD.replace("parents = [\"icn-p1\"]", "parents = [\"${SHIELD}\"]");
+    assert_eq!(
+        load_text(&text).unwrap().spec.tier["shield"].parents,
+        Parents::Named(vec!["icn-p1".to_owned()])
+    );
+    let found = messages(&GOOD.replace("parents = [\"icn-p1\"]", "parents = [\"${SHILD}\"]"));
+    assert!(found.iter().any(|message| message.contains("`SHILD` is not set")), "{found:?}");
+}
+
+#[test]
+fn included_files_count_as_one() {
+    let (first, second) = GOOD.split_at(GOOD.find("[origin.static]").unwrap());
+    let first = format!("include = [\"sites/*.toml\"]\n{first}");
+    let files = [("etc/m.toml", first.as_str()), ("etc/sites/www.toml", second)];
+    let loaded = load(Path::new("etc/m.toml"), &Memory::new(files)).unwrap();
+    assert_eq!(loaded.spec.site.len(), 1);
+    assert_eq!(loaded.files.len(), 2);
+
+    let twice = format!("{second}\n[check.edge]\nkind = \"tcp\"");
+    let files = [("etc/m.toml", first.as_str()), ("etc/sites/www.toml", &twice)];
+    let problems = load(Path::new("etc/m.toml"), &Memory::new(files)).unwrap_err();
+    let shown = problems[0].to_string();
+    assert!(shown.starts_with("etc/sites/www.toml:11:"), "{shown}");
+    assert!(shown.contains("there is a check `edge` in another file already"), "{shown}");
+
+    let wrong = second.replace("origin = \"static\"", "origin = \"statik\"");
+    let files = [("etc/m.toml", first.as_str()), ("etc/sites/www.toml", &wrong)];
+    let problems = load(Path::new("etc/m.toml"), &Memory::new(files)).unwrap_err();
+    assert!(problems[0].to_string().starts_with("etc/sites/www.toml:9:"), "{problems:?}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let problems = load(Path::new("etc/none.toml"), &Memory::new([])).unwrap_err();
+    assert!(
+        problems[0].to_string().starts_with("etc/none.toml: error: cannot be read"),
+        "{problems:?}"
+    );
+}
+
+/// A table that exists but has mistakes of its own does not make every reference to it a mistake too.
+#[test]
+fn a_mistake_is_reported_once() {
+    let text = GOOD.replace("servers = [{ url = \"http://127.0.9.1:9001\" }]", "servers = 5");
+    let found = messages(&text);
+    assert_eq!(found.len(), 1, "{found:#?}");
+}

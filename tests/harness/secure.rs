@@ -1,0 +1,153 @@
+//! HTTPS: a TLS handshake with a chosen ALPN list, then HTTP/1.1 or HTTP/2 through hyper, as negotiated.
+//!
+//! Certificates are not verified: the nodes under test sign their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::wait::PATIENCE;
+
+/// What came back over TLS.
+#[derive(Clone, Debug)]
+pub struct SecureReply {
+    /// The protocol that ALPN settled on.
+    pub alpn: Option<String>,
+    /// The version of HTTP.
+    pub version: Version,
+    /// The status code.
+    pub status: StatusCode,
+    /// The fields.
+    pub fields: HeaderMap,
+    /// The content.
+    pub body: Bytes,
+}
+
+/// Sends as many GETs as there are targets at the same time over one connection (one after another on HTTP/1.1).
+#[track_caller]
+pub fn get(addr: SocketAddr, host: &str, alpn: &[&str], targets: &[&str]) -> Vec<SecureReply> {
+    get_for(addr, host, host, alpn, targets)
+}
+
+/// The same, with a handshake for another name than the host asked for.
+#[track_caller]
+pub fn get_for(
+    addr: SocketAddr,
+    name: &str,
+    host: &str,
+    alpn: &[&str],
+    targets: &[&str],
+) -> Vec<SecureReply> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let work = exchange(addr, name, host, alpn, targets);
+    let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await });
+    match done {
+        Ok(Ok(replies)) => replies,
+        Ok(Err(error)) => panic!("https://{host} at {addr}: {error:#}"),
+        Err(_) => panic!("https://{host} at {addr}: nothing within {PATIENCE:?}"),
+    }
+}
+
+async fn exchange(
+    addr: SocketAddr,
+    name: &str,
+    host: &str,
+    alpn: &[&str],
+    targets: &[&str],
+) -> anyhow::Result<Vec<SecureReply>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let tcp = TcpStream::connect(addr).await?;
+    let name = ServerName::try_from(name.to_owned())?;
+    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    let chosen = tls.get_ref().1.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
+    let io = TokioIo::new(tls);
+    let mut replies = Vec::new();
+    let read = async |response: http::Response<hyper::body::Incoming>| {
+        let (parts, body) = response.into_parts();
+        anyhow::Ok(SecureReply {
+            alpn: chosen.clone(),
+            version: parts.version,
+            status: parts.status,
+            fields: parts.headers,
+            body: body.collect().await?.to_bytes(),
+        })
+    };
+    if chosen.as_deref() == Some("h2") {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        let mut waiting = Vec::new();
+        for target in targets {
+            let request = Request::get(format!("https://{host}{target}"));
+            waiting.push(tokio::spawn(sender.send_request(request.body(Empty::<Bytes>::new())?)));
+        }
+        for response in waiting {
+            replies.push(read(response.await??).await?);
+        }
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        tokio::spawn(connection);
+        for target in targets {
+            let request = Request::get(*target).header("host", host);
+            let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+            replies.push(read(response).await?);
+        }
+    }
+    Ok(replies)
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
