@@ -3,7 +3,7 @@
 //! Owns no timer and no socket. Also suspects itself: when most of everything turns bad at once, it is more likely
 //! that this machine cannot see than that all have died, so what was believed before stands for a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use shared::time::UnixMillis;
 
 use crate::config::Check;
 use crate::health::Observed;
-use crate::world::World;
+use crate::world::{DatacenterId, World};
 
 /// Which probe: the check's name and the edge's. Names outlive a reload, ids do not.
 pub type TargetKey = (String, String);
@@ -30,6 +30,7 @@ pub struct Monitor {
 
 #[derive(Clone, Debug)]
 struct Target {
+    datacenter: DatacenterId,
     health: Health,
     interval: Duration,
     results: u64,
@@ -69,6 +70,7 @@ impl Monitor {
                 let Some(edge) = world.edges.get(usize::from(*edge)) else { continue };
                 let key = (check.name.clone(), edge.name.clone());
                 let mut target = before.remove(&key).unwrap_or_else(|| Target {
+                    datacenter: edge.datacenter,
                     health: Health::new(check.thresholds),
                     interval: check.interval,
                     results: 0,
@@ -76,6 +78,7 @@ impl Monitor {
                     since: now,
                     went_down: None,
                 });
+                target.datacenter = edge.datacenter;
                 target.health.set_thresholds(check.thresholds);
                 target.interval = check.interval;
                 self.targets.insert(key, target);
@@ -135,16 +138,22 @@ impl Monitor {
             }
             Some(_) => {}
             None => {
-                let recent = |t: &&Target| {
-                    t.went_down.is_some_and(|at| now.since(at) <= self.round && at.0 > 0)
-                };
-                let bad = self.targets.values().filter(recent).count();
-                if bad * 2 > of {
+                let recent: Vec<&Target> =
+                    self.targets.values().filter(|t| self.is_recent(t, now)).collect();
+                let bad = recent.len();
+                // A datacenter that dies takes all its edges with it, many as they may be: only what goes beyond
+                // most datacenters looks like a fault of ours.
+                if bad * 2 > of && datacenters(recent) * 2 > datacenters(self.targets.values()) {
                     let until = now + self.patience;
                     self.suspicion = Some(Suspicion { since: now, until, bad, of });
                 }
             }
         }
+    }
+
+    /// Whether a target's fall and `now` are one event.
+    fn is_recent(&self, target: &Target, now: UnixMillis) -> bool {
+        target.went_down.is_some_and(|at| now.since(at) <= self.round && at.0 > 0)
     }
 
     /// Why the last good state stands, if it does.
@@ -161,9 +170,9 @@ impl Monitor {
     pub fn observed(&self, world: &World) -> Vec<Vec<Option<Observed>>> {
         let of = |check: &String, edge: &String| {
             let target = self.targets.get(&(check.clone(), edge.clone()))?;
-            let stands = self.suspicion.is_some()
-                && target.went_down.is_some_and(|at| at.0 > 0)
-                && target.health.state() == State::Down;
+            // What was down before the event stays down.
+            let stands = target.health.state() == State::Down
+                && self.suspicion.as_ref().is_some_and(|s| self.is_recent(target, s.since));
             Some(Observed {
                 state: if stands { State::Up } else { target.health.state() },
                 soonest_change: match target.health.is_wavering() {
@@ -190,6 +199,10 @@ impl Monitor {
     }
 }
 
+fn datacenters<'t>(targets: impl IntoIterator<Item = &'t Target>) -> usize {
+    targets.into_iter().map(|target| target.datacenter).collect::<BTreeSet<_>>().len()
+}
+
 #[cfg(test)]
 mod tests {
     use shared::config::CheckKind;
@@ -202,7 +215,7 @@ mod tests {
         let mut world = World { checks: vec!["c".to_owned()], ..World::default() };
         for n in 0..edges {
             let name = format!("e{n}");
-            world.edges.push(Edge { name, datacenter: 0, addresses: Vec::new(), weight: 1 });
+            world.edges.push(Edge { name, datacenter: n, addresses: Vec::new(), weight: 1 });
         }
         let check = Check {
             name: "c".to_owned(),
@@ -263,6 +276,33 @@ mod tests {
         }
         assert_eq!(monitor.suspicion(), None);
         assert_eq!(believed(&monitor, &world), "++++--");
+    }
+
+    #[test]
+    fn a_datacenter_with_most_of_the_edges_can_die() {
+        let (mut monitor, world) = monitor(4);
+        for (n, target) in monitor.targets.values_mut().enumerate() {
+            target.datacenter = u16::from(n == 3);
+        }
+        round(&mut monitor, "++++", 0);
+        for secs in [2, 4, 6] {
+            round(&mut monitor, "---+", secs);
+        }
+        assert_eq!((monitor.suspicion(), believed(&monitor, &world)), (None, "---+".to_owned()));
+    }
+
+    #[test]
+    fn a_suspicion_does_not_bring_back_who_died_before() {
+        let (mut monitor, world) = monitor(3);
+        round(&mut monitor, "+++", 0);
+        for secs in [2, 4, 6] {
+            round(&mut monitor, "-++", secs);
+        }
+        for secs in [100, 102, 104] {
+            round(&mut monitor, "---", secs);
+        }
+        assert!(monitor.suspicion().is_some());
+        assert_eq!(believed(&monitor, &world), "-++");
     }
 
     #[test]
