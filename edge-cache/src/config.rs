@@ -372,6 +372,13 @@ mod tests {
     use shared::config::Files;
     use std::path::{Path, PathBuf};
 
+    /// The rules' own defaults are those of the configuration.
+    #[test]
+    fn a_policy_without_keys_is_the_default() {
+        let made = policy(&CacheSpec::default()).unwrap();
+        assert_eq!(format!("{made:?}"), format!("{:?}", Policy::default()));
+    }
+
     struct One(&'static str);
 
     impl Files for One {

@@ -622,6 +622,7 @@ mod tests {
                 lifetimes.must_revalidate,
             )
         };
+        let safe = || safe().with(|p| p.stale.while_revalidate = Duration::from_secs(30));
         for (cc, expected) in [
             ("max-age=1", (30, 86_400, true, false)),
             ("max-age=1, stale-while-revalidate=5", (5, 86_400, true, false)),

@@ -78,9 +78,9 @@ impl Default for Policy {
             },
             negative_ttl: vec![(StatusCode::NOT_FOUND, Duration::from_secs(10))],
             stale: StaleRules {
-                while_revalidate: Duration::from_secs(30),
+                while_revalidate: Duration::ZERO,
                 if_error: Duration::from_secs(86_400),
-                after_wait: Some(Duration::from_millis(200)),
+                after_wait: Some(Duration::from_secs(1)),
                 beside_s_maxage: false,
             },
             key: KeyRules::default(),

@@ -546,20 +546,21 @@ impl Default for CacheTtlSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StaleSpec {
-    /// For this long after freshness ends, stale is served while the origin is asked.
+    /// For this long after freshness ends, stale is served while the origin is asked. None by default: RFC 9111 §4.2.4
+    /// leaves it to origins and operators to allow it.
     pub while_revalidate: Dur,
     /// For this long, stale is served when the origin fails.
     pub if_error: Dur,
-    /// Stale is served when the origin takes longer than this.
+    /// Within `if_error`, stale is served when the origin takes longer than this; 0: never.
     pub after_wait: Dur,
 }
 
 impl Default for StaleSpec {
     fn default() -> Self {
         Self {
-            while_revalidate: Dur::secs(30),
+            while_revalidate: Dur::ZERO,
             if_error: Dur::secs(86_400),
-            after_wait: Dur::millis(200),
+            after_wait: Dur::secs(1),
         }
     }
 }
