@@ -1,5 +1,6 @@
 //! Both programs as their operators see them: start, status, metrics, logs, reload, drain, and the pair together.
 
+mod example;
 mod operations;
 mod pair;
 mod reload;
