@@ -20,7 +20,9 @@ END
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
+target=${CARGO_TARGET_DIR:-target}
+# Cargo is run in the root.
+[[ $target == /* ]] || target=$root/$target
 bin=$target/release
 var=$root/var/demo
 config=$root/config/demo/meridian.toml
@@ -89,7 +91,7 @@ start() {
   # Until it has become the program, its id does not show whose it is.
   local tries
   for ((tries = 0; tries < 500; tries++)); do
-    gone "$name" && kill -0 "$starting" 2>/dev/null || break
+    if ! gone "$name" || ! kill -0 "$starting" 2>/dev/null; then break; fi
     sleep 0.01
   done
   starting=''
@@ -159,11 +161,11 @@ proc_address() {
 
 # Whether somebody has this address, or the port on all addresses. Kind tcp: listening; udp: bound.
 busy() {
-  local kind=$1 own any any6 _ local_address remote state
+  local kind=$1 own any any6 _ local_address state
   own=$(proc_address "$2")
   any=00000000:${own#*:}
   any6=00000000000000000000000000000000:${own#*:}
-  while read -r _ local_address remote state _; do
+  while read -r _ local_address _ state _; do
     [[ $local_address == "$own" || $local_address == "$any" || $local_address == "$any6" ]] || continue
     [[ $kind == udp || $state == 0A ]] && return 0
   done < <(cat "/proc/net/$kind" "/proc/net/${kind}6" 2>/dev/null)
@@ -178,7 +180,7 @@ check_ports() {
   for name in "${parents[@]}"; do wanted+=("tcp ${ip[$name]}:8080" "tcp ${ip[$name]}:9090"); done
   for name in "${origins[@]}"; do wanted+=("tcp ${ip[$name]}"); done
   for address in "${wanted[@]}"; do
-    if busy ${address% *} "${address#* }"; then
+    if busy "${address% *}" "${address#* }"; then
       printf '%sbusy%s: %s port %s is taken by another program\n' "$red" "$plain" "${address% *}" "${address#* }" >&2
       taken=yes
     fi
@@ -467,9 +469,9 @@ left_seoul() { resolve "$1" 211.60.0.0/24; [[ -n $addresses && $(datacenter) != 
 
 story_numbers() {
   step 'Hit rates per tier'
-  local round name path tier hits all
+  local _ name path tier hits all
   # A little traffic, so that there is something to count: all edges, the whole page, three times.
-  for round in 1 2 3; do
+  for _ in 1 2 3; do
     for name in "${edges[@]}"; do
       for path in / /style.css /app.js /images/logo.svg /images/seoul.svg /images/frankfurt.svg /images/virginia.svg; do
         fetch "$name" "$path"

@@ -7,6 +7,7 @@
 //! What is fetched from where, and what is stored, others decide.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -77,6 +78,8 @@ struct State<H, P, E> {
     end: Option<Result<(), Cut>>,
     /// Whether all bytes from the first one are and will be kept.
     kept: bool,
+    /// The response is for the reader alone that began the fetch, though it is kept.
+    leader_only: bool,
     readers: HashMap<u64, ReaderState>,
     next_reader: u64,
     writer: Option<Waker>,
@@ -85,6 +88,7 @@ struct State<H, P, E> {
 /// One fetch, shared by its writer and its readers.
 pub struct Fill<H, P, E> {
     state: Mutex<State<H, P, E>>,
+    outdated: AtomicBool,
     limits: Limits,
 }
 
@@ -122,11 +126,13 @@ impl<H, P, E: Clone> Fill<H, P, E> {
             received: 0,
             end: None,
             kept: true,
+            leader_only: false,
             readers: HashMap::from([(0, ReaderState { position: 0, waker: None })]),
             next_reader: 1,
             writer: None,
         };
-        let fill = Arc::new(Self { state: Mutex::new(state), limits });
+        let outdated = AtomicBool::new(false);
+        let fill = Arc::new(Self { state: Mutex::new(state), outdated, limits });
         (Writer { fill: Arc::clone(&fill), ended: false }, Reader { fill, id: 0, leader: true })
     }
 
@@ -135,7 +141,9 @@ impl<H, P, E: Clone> Fill<H, P, E> {
     pub fn join(self: &Arc<Self>) -> Option<Reader<H, P, E>> {
         let mut state = self.lock();
         let open = match &state.stage {
-            Stage::Asking | Stage::Shared(_) => state.kept && !matches!(state.end, Some(Err(_))),
+            Stage::Asking | Stage::Shared(_) => {
+                state.kept && !state.leader_only && !matches!(state.end, Some(Err(_)))
+            }
             Stage::Private(_) | Stage::Failed(_) => false,
         };
         if !open || state.readers.len() >= self.limits.readers {
@@ -149,6 +157,16 @@ impl<H, P, E: Clone> Fill<H, P, E> {
 }
 
 impl<H, P, E> Fill<H, P, E> {
+    /// What it brings has been made invalid: it answers those who wait, and is not stored.
+    pub fn outdate(&self) {
+        self.outdated.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it has been.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::SeqCst)
+    }
+
     /// Readers now, the first client's included.
     pub fn readers(&self) -> usize {
         self.lock().readers.len()
@@ -191,6 +209,15 @@ impl<H, P, E> Writer<H, P, E> {
         self.fill.change(|state| {
             state.stage = Stage::Shared(head);
             state.kept &= keep;
+        });
+    }
+
+    /// The response answers the client alone that began the fetch, but its body is kept for the store: what must be
+    /// validated each time it is used (RFC 9111 §5.2.2.4). All others are released.
+    pub fn share_with_leader(&self, head: Arc<H>) {
+        self.fill.change(|state| {
+            state.stage = Stage::Shared(head);
+            state.leader_only = true;
         });
     }
 
@@ -325,6 +352,7 @@ impl<H, P, E: Clone> Reader<H, P, E> {
         let mut guard = self.fill.lock();
         let state = &mut *guard;
         Poll::Ready(match &mut state.stage {
+            Stage::Shared(_) if state.leader_only && !self.leader => Some(Answer::Released),
             Stage::Shared(head) => Some(Answer::Shared(Arc::clone(head))),
             Stage::Private(response) => match response.take_if(|_| self.leader) {
                 Some(response) => Some(Answer::Private(response)),

@@ -215,16 +215,22 @@ impl Answering<'_, '_> {
         if current.set(self.query.name.as_wire(), QUESTION_NAME).is_none() {
             return self.fail(Rcode::FormErr, Reason::Malformed);
         }
-        for followed in 0..=MAX_ALIASES {
-            if followed == MAX_ALIASES {
-                self.facts.reason = Reason::Alias;
-                return;
-            }
+        let mut targets = [0; MAX_ALIASES];
+        for followed in 0..MAX_ALIASES {
             match self.step(&mut current, followed > 0) {
                 Next::Done => return,
                 Next::Follow => {}
             }
+            // Names that lead back to one another are told once; whoever asked sees the loop in them.
+            let target = xxh3_64(current.name());
+            if current.name() == self.query.name.as_wire() || targets.contains(&target) {
+                break;
+            }
+            if let Some(slot) = targets.get_mut(followed) {
+                *slot = target;
+            }
         }
+        self.facts.reason = Reason::Alias;
     }
 
     fn fail(&mut self, rcode: Rcode, reason: Reason) {

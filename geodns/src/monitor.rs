@@ -1,7 +1,8 @@
 //! What is believed of all targets: results of probes in, what [`crate::health`] needs out.
 //!
-//! Owns no timer and no socket. Also suspects itself: when most of everything turns bad at once, it is more likely
-//! that this machine cannot see than that all have died, so what was believed before stands for a while.
+//! Owns no timer and no socket; the time it is given never goes back. Also suspects itself: when most of everything
+//! turns bad at once, it is more likely that this machine cannot see than that all have died, so what was believed
+//! before stands for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -72,6 +72,17 @@ chain1 CNAME chain2
 chain2 CNAME static
 loop1 CNAME loop2
 loop2 CNAME loop1
+self CNAME self
+*.spin CNAME a.spin
+long0 CNAME long1
+long1 CNAME long2
+long2 CNAME long3
+long3 CNAME long4
+long4 CNAME long5
+long5 CNAME long6
+long6 CNAME long7
+long7 CNAME long8
+long8 CNAME static
 dangling CNAME nowhere
 away CNAME www.example.
 *.wild TXT wildcard

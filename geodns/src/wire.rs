@@ -187,21 +187,43 @@ fn unusual<'p>(echo: Echo<'p>, counts: [u8; 8], body: &'p [u8]) -> Result<Query<
         return Err(Refusal::Silence);
     }
     let [q0, q1, an0, an1, ns0, ns1, ar0, ar1] = counts;
-    let questions = u16::from_be_bytes([q0, q1]);
-    let split = if questions == 1 { split_question(body) } else { None };
-    let question = split.map_or(&[] as &[u8], |(question, _)| question);
+    let count = |high, low| u32::from(u16::from_be_bytes([high, low]));
+    let split = match count(q0, q1) {
+        0 => Some((&[] as &[u8], body)),
+        1 => split_question(body),
+        _ => None,
+    };
+    let (question, records) = split.map_or((&[] as &[u8], None), |(q, rest)| (q, Some(rest)));
     let echo = Echo { question, ..echo };
-    if echo.flags & 0x78 != 0 {
-        return Err(echo.error(Rcode::NotImp));
+    let before_additional = count(an0, an1) + count(ns0, ns1);
+    let walked = match records {
+        Some(records) => walk(echo, records, before_additional, count(ar0, ar1)),
+        None => Err(echo.error(Rcode::FormErr)),
+    };
+    if echo.flags & 0x78 != 0 || question.is_empty() {
+        // Who sent a readable OPT record gets one, whatever else is wrong (RFC 6891 §6.1.1).
+        let rcode = if echo.flags & 0x78 != 0 { Rcode::NotImp } else { Rcode::FormErr };
+        let edns = walked.ok().and_then(|(edns, _)| edns);
+        return Err(Refusal::Error { echo, rcode, edns, tsig: None });
     }
-    let Some((_, mut rest)) = split else { return Err(echo.error(Rcode::FormErr)) };
+    let (edns, tsig) = walked?;
+    if tsig.is_some() {
+        // No keys are configured here, so none can be the right one.
+        return Err(Refusal::Error { echo, rcode: Rcode::NotAuth, edns, tsig });
+    }
+    echo.query(edns)
+}
 
-    let before_additional =
-        u32::from(u16::from_be_bytes([an0, an1])) + u32::from(u16::from_be_bytes([ns0, ns1]));
-    let total = before_additional + u32::from(u16::from_be_bytes([ar0, ar1]));
+/// Reads the OPT and TSIG records among all that follow the question, up to the end of the message.
+fn walk<'p>(
+    echo: Echo<'p>,
+    mut rest: &'p [u8],
+    before_additional: u32,
+    additional: u32,
+) -> Result<(Option<Edns<'p>>, Option<Tsig<'p>>), Refusal<'p>> {
     let mut edns = None;
     let mut tsig = None;
-    for index in 0..total {
+    for index in 0..before_additional + additional {
         let Some((record, after)) = split_record(rest) else {
             return Err(echo.error(Rcode::FormErr));
         };
@@ -230,13 +252,9 @@ fn unusual<'p>(echo: Echo<'p>, counts: [u8; 8], body: &'p [u8]) -> Result<Query<
         }
     }
     if !rest.is_empty() {
-        return Err(echo.error(Rcode::FormErr));
+        return Err(Refusal::Error { echo, rcode: Rcode::FormErr, edns, tsig: None });
     }
-    if tsig.is_some() {
-        // No keys are configured here, so none can be the right one.
-        return Err(Refusal::Error { echo, rcode: Rcode::NotAuth, edns, tsig });
-    }
-    echo.query(edns)
+    Ok((edns, tsig))
 }
 
 impl<'p> Echo<'p> {

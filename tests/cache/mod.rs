@@ -6,6 +6,7 @@ mod refused;
 mod reuse;
 mod routes;
 mod secure;
+mod sharing;
 mod tiers;
 
 use harness::fleet::Fleet;

@@ -214,3 +214,77 @@ fn the_shape_of_the_contract_is_understood() {
         ]
     );
 }
+
+/// xorshift: the same mistakes in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
+
+/// The demo's configuration cut off, with bytes changed, taken out, doubled: an error has a file and, but for a file
+/// that cannot be read at all, a place within it.
+#[test]
+fn a_damaged_configuration_is_refused_with_a_place_or_still_good() {
+    struct Bytes(Vec<u8>);
+    impl Files for Bytes {
+        fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+            Ok(self.0.clone())
+        }
+        fn glob(&self, _: &str) -> Result<Vec<PathBuf>, String> {
+            Ok(Vec::new())
+        }
+        fn env(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+    const ROUNDS: usize = 600;
+    let whole = std::fs::read(root().join("config/demo/meridian.toml")).unwrap();
+    let signs = b"[]{}\"'=.,#\n\t \0\xff$-0a";
+    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let (mut refused, mut placed) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut bytes = whole.clone();
+        match round % 4 {
+            0 => bytes.truncate(dice.below(whole.len())),
+            1 => {
+                for _ in 0..=dice.below(3) {
+                    let at = dice.below(bytes.len());
+                    bytes[at] = signs[dice.below(signs.len())];
+                }
+            }
+            2 => {
+                let at = dice.below(bytes.len());
+                let end = (at + 1 + dice.below(40)).min(bytes.len());
+                bytes.drain(at..end);
+            }
+            _ => {
+                let at = dice.below(bytes.len());
+                let end = (at + 1 + dice.below(200)).min(bytes.len());
+                let again = bytes[at..end].to_vec();
+                bytes.splice(at..at, again);
+            }
+        }
+        let lines = String::from_utf8_lossy(&bytes).lines().count() + 1;
+        let Err(problems) = load(Path::new("m.toml"), &Bytes(bytes)) else { continue };
+        refused += 1;
+        assert!(problems.iter().any(Problem::is_error), "round {round}: {}", show(&problems));
+        for problem in &problems {
+            assert_eq!(problem.file, Path::new("m.toml"), "round {round}");
+            assert!(!problem.to_string().is_empty());
+            if let Some(place) = &problem.place {
+                placed += 1;
+                assert!((1..=lines).contains(&place.line) && place.column >= 1, "{problem}");
+            }
+        }
+        for (index, problem) in problems.iter().enumerate() {
+            assert!(!problems[..index].contains(problem), "round {round} twice: {problem}");
+        }
+    }
+    assert!(refused > ROUNDS / 2 && placed >= refused, "{refused} refused, {placed} with a place");
+}

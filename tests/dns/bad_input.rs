@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::dns::{Answer, Query, Tcp, udp_raw, udp_raw_within};
 use hickory_proto::op::ResponseCode;
 
-use super::name_server;
+use super::{Dice, name_server};
 
 /// Long enough for an answer that should not come to come.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -139,18 +139,6 @@ fn random_and_mutated_packets_do_no_harm() {
     assert!(!fleet.node_mut("ns1").has_ended());
     let log = fleet.node("ns1").log();
     assert!(!log.contains("panicked"), "{log}");
-}
-
-/// The same packets on every run: a failure can be looked at again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        // Knuth's constants; the upper bits are the good ones.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
 }
 
 #[test]

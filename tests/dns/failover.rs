@@ -13,13 +13,13 @@ use harness::wait;
 use super::{RECORDS, STEERING};
 
 /// `interval × down_after + 1 s` of the tests' check.
-const BOUND: Duration = Duration::from_millis(200 * 2 + 1000);
+pub(super) const BOUND: Duration = Duration::from_millis(200 * 2 + 1000);
 
-const KOREAN: &str = "211.60.0.0/24";
+pub(super) const KOREAN: &str = "211.60.0.0/24";
 const GERMAN: &str = "91.12.0.0/24";
 
 /// Two datacenters with one edge each, played by scripted origins, and a name server that has seen both up.
-fn two_datacenters(more: &str) -> (Fleet, Origin, Origin) {
+pub(super) fn two_datacenters(more: &str) -> (Fleet, Origin, Origin) {
     let mut fleet = Plan::new()
         .datacenter("icn", 37.46, 126.44)
         .datacenter("fra", 50.03, 8.57)
@@ -41,14 +41,14 @@ fn two_datacenters(more: &str) -> (Fleet, Origin, Origin) {
     (fleet, icn, fra)
 }
 
-fn addresses(fleet: &Fleet, subnet: &str) -> Vec<IpAddr> {
+pub(super) fn addresses(fleet: &Fleet, subnet: &str) -> Vec<IpAddr> {
     let answer = Query::a("www.cdn.test").subnet(subnet).udp(fleet.node("ns1").dns());
     let addresses = answer.addresses();
     assert!(!addresses.is_empty(), "health must never empty an answer");
     addresses
 }
 
-fn ip(fleet: &Fleet, edge: &str) -> Vec<IpAddr> {
+pub(super) fn ip(fleet: &Fleet, edge: &str) -> Vec<IpAddr> {
     vec![IpAddr::V4(fleet.node(edge).ip())]
 }
 

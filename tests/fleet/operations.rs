@@ -176,3 +176,147 @@ fn a_node_that_is_not_in_the_configuration_is_refused() {
         assert!(program.run(&["--help"]).status.success());
     }
 }
+
+/// The problems of `check --output json`.
+fn problems(fleet: &Fleet, program: Program) -> (Option<i32>, Vec<serde_json::Value>) {
+    let output = fleet.run(program, &["check", "--output", "json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let json: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(json["ok"] == true, output.status.success(), "{text}");
+    (output.status.code(), json["problems"].as_array().unwrap().clone())
+}
+
+#[test]
+fn check_tells_scripts_where_each_problem_is() {
+    let origin = Origin::start();
+    let mut fleet = super::pair(&origin)
+        .toml("[site.tls]\nhosts = [\"tls.cdn.test\"]\nroutes = [{ path = \"/*\", origin = \"static\" }]")
+        .toml("tls = { certificate_file = \"absent.pem\", key_file = \"absent.key\" }")
+        .write();
+    std::fs::write(fleet.dir().join("cdn.test.zone"), "$TTL 60\n@ SOA nonsense\n").unwrap();
+    // A zone's mistakes are for the name servers, a certificate's for the cache nodes.
+    for (program, file, line, word) in [
+        (Program::Geodns, "cdn.test.zone", 2, "SOA"),
+        (Program::EdgeCache, "meridian.toml", 0, "absent.pem"),
+    ] {
+        let (code, problems) = problems(&fleet, program);
+        assert_eq!(code, Some(78), "{problems:?}");
+        let found = problems.iter().find(|problem| {
+            problem["file"].as_str().is_some_and(|name| name.ends_with(file))
+                && problem["message"].as_str().is_some_and(|text| text.contains(word))
+        });
+        let found = found.unwrap_or_else(|| panic!("{word} of {file} in {problems:#?}"));
+        assert_eq!(found["severity"], "error");
+        let at = found["line"].as_u64().unwrap();
+        assert!(line == 0 && at > 1 || at == line, "{found}");
+    }
+    fleet.edit("down_after = 2", "down_aftr = 2");
+    for program in [Program::Geodns, Program::EdgeCache] {
+        let (code, problems) = problems(&fleet, program);
+        assert_eq!((code, problems.len()), (Some(78), 1), "{problems:#?}");
+        assert_eq!(problems[0]["column"], 1);
+        assert!(problems[0]["note"].as_str().unwrap().contains("down_after"));
+    }
+}
+
+/// Every line of `/metrics` is a comment or a sample of a family that has a help and a type, no name or URL of a
+/// request is a label, and a family's samples have the same labels.
+#[test]
+fn metrics_are_well_formed() {
+    let origin = Origin::start();
+    origin.route("/a-secret-path", Script::ok("x").cache_control("max-age=60"));
+    let fleet = two(&origin);
+    fleet.node("icn-1").get("/a-secret-path");
+    Query::a("static.cdn.test").udp(fleet.node("ns1").dns());
+    Query::a("a-secret-name.cdn.test").udp(fleet.node("ns1").dns());
+    for (name, _) in BOTH {
+        let node = fleet.node(name);
+        let text = wire::get(node.admin(), &node.admin().to_string(), "/metrics").text();
+        assert!(!text.contains("a-secret"), "{text}");
+        let (mut help, mut family, mut kind) = (String::new(), String::new(), String::new());
+        let mut labels: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, words) = rest.split_once(' ').unwrap();
+                assert!(words.len() > 5, "{line}");
+                help = name.to_owned();
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, type_) = rest.split_once(' ').unwrap();
+                assert_eq!(help, name, "a type follows its help");
+                assert!(["counter", "gauge", "histogram"].contains(&type_), "{line}");
+                assert_eq!(type_ == "counter", name.ends_with("_total"), "{line}");
+                (family, kind) = (name.to_owned(), type_.to_owned());
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let (sample, pairs) = series.split_once('{').unwrap_or((series, "}"));
+                let suffix = sample.strip_prefix(family.as_str());
+                let suffixes: &[&str] =
+                    if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                assert!(suffix.is_some_and(|suffix| suffixes.contains(&suffix)), "{line}");
+                let pairs = pairs.strip_suffix('}').unwrap();
+                let names: Vec<String> = pairs
+                    .split("\",")
+                    .filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned()))
+                    .filter(|label| label != "le")
+                    .collect();
+                let first = labels.entry(family.clone()).or_insert_with(|| names.clone());
+                assert_eq!(*first, names, "{line}");
+            }
+        }
+        assert!(labels.len() > 5, "{name}: {labels:?}");
+    }
+}
+
+#[test]
+fn commands_answer_scripts_in_json() {
+    let origin = Origin::start();
+    let fleet = two(&origin);
+    for (program, node, commands) in [
+        (
+            Program::Geodns,
+            "ns1",
+            [
+                &["undrain", "fra"][..],
+                &["reload"],
+                &["explain", "www.cdn.test", "--client", "192.0.2.1"],
+            ],
+        ),
+        (
+            Program::EdgeCache,
+            "icn-1",
+            [&["undrain"][..], &["reload"], &["explain", "http://www.cdn.test/a"]],
+        ),
+    ] {
+        for command in commands {
+            let args = [command, &["--node", node, "--output", "json"]].concat();
+            let output = fleet.run(program, &args);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_str::<serde_json::Value>(&text)
+                .unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"));
+        }
+        for shell in ["bash", "zsh", "fish"] {
+            let output = program.run(&["completions", shell]);
+            assert!(output.stdout.len() > 1000 && output.stderr.is_empty(), "{shell}");
+        }
+        // Nobody runs under this name, or at all: what is wrong goes to standard error alone.
+        let output = fleet.run(program, &["status", "--node", "nobody"]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("nobody"));
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_key() {
+    let origin = Origin::start();
+    let fleet = two(&origin);
+    for (node, program) in BOTH {
+        let output = fleet.run(program, &["serve", "--node", node]);
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{why}");
+        let address = fleet.node(node).admin().to_string();
+        assert!(why.contains(&address) && why.contains("`admin`"), "{why}");
+    }
+}

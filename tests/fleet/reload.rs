@@ -134,7 +134,17 @@ fn a_wrong_configuration_changes_nothing() {
         assert!(reply.text().contains("down_aftr"), "{node}: {}", reply.text());
         assert_eq!(fleet.node(node).metrics().sum(metric, &[]), 0.0, "{node}");
         let output = fleet.run(program, &["reload", "--node", node]);
-        assert!(matches!(output.status.code(), Some(1 | 78)), "{:?}", output.status);
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{why}");
+        assert_eq!(
+            why.matches("unknown key `down_aftr`").count(),
+            1,
+            "the node's words, once: {why}"
+        );
+        // What runs can be asked while the file is broken.
+        let output = fleet.run(program, &["status", "--node", node]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains(node));
         fleet.node_mut(node).signal(Signal::Hup);
     }
     assert_eq!(fleet.node("icn-1").get("/a").status, 200);

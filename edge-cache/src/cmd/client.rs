@@ -1,73 +1,69 @@
 //! The commands that ask a running node, over its admin API.
 
-use std::process::ExitCode;
-
 use bytes::Bytes;
-use http::{Method, StatusCode};
-use shared::io::admin::{call, percent_encode};
-use shared::io::files;
+use http::Method;
+use shared::io::admin::percent_encode;
+use shared::io::command::{self, BAD_CONFIG, DONE, FAILED, Global, Output, fail, print};
 
-use super::{DONE, FAILED, configuration, fail};
 use crate::io::admin::Status;
-use crate::io::node::Source;
 
-/// Asks, and returns the body of a good answer.
-fn ask(source: &Source, method: Method, target: &str) -> Result<Bytes, ExitCode> {
-    let (_, plan) = configuration(source)?;
-    let token = match &plan.edge.admin_token_file {
-        Some(path) => Some(files::read_secret(path).map_err(|error| fail(FAILED, &error))?),
-        None => None,
+/// Asks, and prints the answer: as it is for scripts, by `shown` for people.
+fn ask(
+    global: &Global,
+    method: Method,
+    target: &str,
+    shown: impl FnOnce(&Bytes) -> Result<String, serde_json::Error>,
+) -> u8 {
+    let spec = match global.spec() {
+        Ok(spec) => spec,
+        Err(code) => return code,
     };
-    let answer = call(plan.edge.admin, token.as_deref(), method, target, Bytes::new());
-    match answer {
-        Ok((StatusCode::OK, body)) => Ok(body),
-        Ok((status, body)) => {
-            let detail = serde_json::from_slice::<serde_json::Value>(&body).ok();
-            let detail = detail.as_ref().and_then(|problem| problem.get("detail")?.as_str());
-            Err(fail(FAILED, &detail.map_or_else(|| status.to_string(), str::to_owned)))
+    let edge = match (&global.node, spec.edge.len()) {
+        (Some(name), _) => spec.edge.get(name),
+        (None, 1) => spec.edge.values().next(),
+        (None, _) => None,
+    };
+    let Some(edge) = edge else {
+        let names = spec.edge.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let why = match &global.node {
+            _ if names.is_empty() => "the configuration has no edge".to_owned(),
+            Some(node) => format!("there is no edge `{node}`; there are: {names}"),
+            None => format!("which node? Name one with --node: {names}"),
+        };
+        return fail(&why, BAD_CONFIG);
+    };
+    let body = match command::call(edge.admin, edge.admin_token_file.as_deref(), method, target) {
+        Ok(body) => body,
+        Err(error) => return fail(&error.to_string(), error.exit_code()),
+    };
+    let text = match global.output {
+        Output::Json => Ok(String::from_utf8_lossy(&body).into_owned()),
+        Output::Table => shown(&body),
+    };
+    match text {
+        Ok(text) => {
+            print(&format!("{}\n", text.trim_end()));
+            DONE
         }
-        Err(why) => Err(fail(FAILED, &why)),
+        Err(error) => fail(&format!("the node's answer is not understood: {error}"), FAILED),
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ExitCode> {
-    serde_json::from_slice(body)
-        .map_err(|error| fail(FAILED, &format!("the node's answer is not understood: {error}")))
-}
-
-#[expect(clippy::print_stdout, reason = "what a command prints")]
-fn print(text: &str) {
-    println!("{}", text.trim_end());
-}
-
-fn finish(result: Result<(), ExitCode>) -> ExitCode {
-    result.err().unwrap_or_else(|| ExitCode::from(DONE))
-}
-
 /// `drain`, `undrain`, `reload`.
-pub(super) fn order(source: &Source, json: bool, what: &str) -> ExitCode {
-    finish(ask(source, Method::POST, &format!("/v1/{what}")).map(|body| {
-        if json {
-            print(&String::from_utf8_lossy(&body));
-        } else {
-            print(match what {
-                "drain" => "draining: the node's health path asks for no more clients",
-                "undrain" => "serving",
-                _ => "reloaded",
-            });
-        }
-    }))
+pub(super) fn order(global: &Global, what: &str) -> u8 {
+    let done = match what {
+        "drain" => "draining: the node's health path asks for no more clients",
+        "undrain" => "serving",
+        _ => "reloaded",
+    };
+    ask(global, Method::POST, &format!("/v1/{what}"), |_| Ok(done.to_owned()))
 }
 
 /// `status`.
-pub(super) fn status(source: &Source, json: bool) -> ExitCode {
-    finish(ask(source, Method::GET, "/v1/status").and_then(|body| {
-        if json {
-            print(&String::from_utf8_lossy(&body));
-            return Ok(());
-        }
-        parsed::<Status>(&body).map(|status| print(&table(&status)))
-    }))
+pub(super) fn status(global: &Global) -> u8 {
+    ask(global, Method::GET, "/v1/status", |body| {
+        serde_json::from_slice(body).map(|status| table(&status))
+    })
 }
 
 fn table(status: &Status) -> String {
@@ -130,18 +126,12 @@ fn table(status: &Status) -> String {
 }
 
 /// `explain`.
-pub(super) fn explain(source: &Source, json: bool, url: &str, headers: &[String]) -> ExitCode {
+pub(super) fn explain(global: &Global, url: &str, headers: &[String]) -> u8 {
     let mut target = format!("/v1/explain?url={}", percent_encode(url));
     for header in headers {
         target += &format!("&header={}", percent_encode(header));
     }
-    finish(ask(source, Method::GET, &target).and_then(|body| {
-        if json {
-            print(&String::from_utf8_lossy(&body));
-            return Ok(());
-        }
-        parsed::<serde_json::Value>(&body).map(|explained| print(&lines(&explained)))
-    }))
+    ask(global, Method::GET, &target, |body| serde_json::from_slice(body).map(|json| lines(&json)))
 }
 
 fn lines(explained: &serde_json::Value) -> String {

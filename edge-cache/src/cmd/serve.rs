@@ -1,51 +1,53 @@
 //! `serve`: starts a node, carries out orders, and ends it without cutting requests.
+#![expect(clippy::disallowed_methods, reason = "the admin API is a task of the node's main thread")]
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
+use shared::config::listing;
+use shared::io::command::{BAD_CONFIG, DONE, FAILED, Global, fail};
 use shared::io::run::{Order, Orders};
 use shared::io::{admin, files};
 use tokio::sync::mpsc;
 
-use super::{BAD_CONFIGURATION, DONE, FAILED, fail};
+use super::configuration;
 use crate::io::admin::{ReloadRequest, handler};
 use crate::io::listen::Workers;
-use crate::io::node::{LoadError, Node, Source, load};
+use crate::io::node::{Node, Source, unusable_files};
 
 /// Runs the node until it is told to stop.
-pub(super) fn run(source: Source) -> ExitCode {
+pub(super) fn run(global: &Global) -> u8 {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(FAILED, &error),
+        Err(error) => return fail(&error.to_string(), FAILED),
     };
-    runtime.block_on(async {
-        match serve(source).await {
-            Ok(()) => ExitCode::from(DONE),
-            Err((code, message)) => fail(code, &message),
-        }
-    })
+    match runtime.block_on(serve(global)) {
+        Ok(()) => DONE,
+        Err(code) => code,
+    }
 }
 
-type Failure = (u8, String);
-
-async fn serve(source: Source) -> Result<(), Failure> {
-    let bad = |error: LoadError| (BAD_CONFIGURATION, error.to_string());
-    let failed = |error: &dyn std::fmt::Display| (FAILED, error.to_string());
-    let (loaded, plan) = load(&source).map_err(bad)?;
+async fn serve(global: &Global) -> Result<(), u8> {
+    let bad = |why: String| fail(&why, BAD_CONFIG);
+    let failed = |error: &dyn std::fmt::Display| fail(&error.to_string(), FAILED);
+    let (loaded, plan) = configuration(global)?;
+    let unusable = unusable_files(&loaded, &[&plan.node]);
+    if !unusable.is_empty() {
+        return Err(bad(listing(&unusable)));
+    }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let edge = plan.edge.clone();
-    let token = match &edge.admin_token_file {
-        Some(path) => Some(files::read_secret(path).map_err(|error| (BAD_CONFIGURATION, error))?),
-        None => None,
-    };
+    let token =
+        edge.admin_token_file.as_deref().map(files::read_secret).transpose().map_err(bad)?;
+    let source = Source { path: global.config_path()?, node: Some(plan.node.clone()) };
     let mut orders = Orders::listen().map_err(|error| failed(&error))?;
     let node = Node::new(source, plan).map_err(bad)?;
     let mut workers = Workers::start(&node, edge.workers).map_err(|error| failed(&error))?;
     let listener = tokio::net::TcpListener::bind(edge.admin).await;
-    let listener =
-        listener.map_err(|error| failed(&format!("cannot listen on {}: {error}", edge.admin)))?;
+    let listener = listener.map_err(|error| {
+        failed(&format!("cannot listen on {}, the `admin` of this edge: {error}", edge.admin))
+    })?;
     let addresses = workers.listen(&edge.http, &edge.https).map_err(|error| failed(&error))?;
     let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(16);
     let api = tokio::spawn(admin::serve(listener, token, handler(&node, reloads)));
@@ -83,7 +85,7 @@ async fn second(orders: &mut Orders) {
 
 fn reload(node: &Arc<Node>, workers: &mut Workers) -> Result<(), String> {
     let old = node.snapshot.load_full();
-    let result = node.reload().map_err(|error| error.to_string()).and_then(|new| {
+    let result = node.reload().and_then(|new| {
         workers.listen(&new.plan.edge.http, &new.plan.edge.https).map_err(|error| {
             // All or nothing: the old configuration goes on.
             node.restore(old);

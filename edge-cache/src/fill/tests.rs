@@ -230,3 +230,16 @@ proptest! {
         prop_assert_eq!(&read[..], all.get(seek as usize..).unwrap_or_default());
     }
 }
+
+#[test]
+fn a_response_for_the_leader_alone_is_kept_and_releases_the_others() {
+    let (writer, leader) = TestFill::begin(LIMITS);
+    let waiting = writer.fill().join().unwrap();
+    writer.share_with_leader(Arc::new("head"));
+    assert!(matches!(leader.poll_answer(&idle()), Poll::Ready(Some(Answer::Shared(_)))));
+    assert!(matches!(waiting.poll_answer(&idle()), Poll::Ready(Some(Answer::Released))));
+    assert!(writer.fill().join().is_none());
+    writer.push(b"body");
+    assert_eq!(ready(&leader).unwrap().unwrap(), b"body");
+    assert_eq!(stored(writer).unwrap(), b"body");
+}

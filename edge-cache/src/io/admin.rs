@@ -15,6 +15,24 @@ use super::node::Node;
 use crate::semantics::reason::Outcome;
 use crate::store::Object;
 
+/// Every path and its parameters.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+/// Methods and paths that are answered.
+pub(super) const ENDPOINTS: [(&str, &str); 11] = [
+    ("get", "livez"),
+    ("get", "readyz"),
+    ("get", "metrics"),
+    ("get", "v1/openapi.json"),
+    ("get", "v1/status"),
+    ("get", "v1/report"),
+    ("get", "v1/explain"),
+    ("get", "v1/object"),
+    ("post", "v1/drain"),
+    ("post", "v1/undrain"),
+    ("post", "v1/reload"),
+];
+
 /// Answers that a program's main task must give: it owns the listeners that a reload changes.
 pub type ReloadRequest = tokio::sync::oneshot::Sender<Result<(), String>>;
 
@@ -239,7 +257,11 @@ pub fn handler(node: &Arc<Node>, reloads: mpsc::Sender<ReloadRequest>) -> Handle
     })
 }
 
-async fn answer(node: &Node, call: &Call, reloads: &mpsc::Sender<ReloadRequest>) -> Answer {
+pub(super) async fn answer(
+    node: &Node,
+    call: &Call,
+    reloads: &mpsc::Sender<ReloadRequest>,
+) -> Answer {
     let get = call.method == Method::GET;
     match (get, call.path().as_slice()) {
         (true, ["livez"]) => Answer::text(StatusCode::OK, "ok\n"),
@@ -248,6 +270,11 @@ async fn answer(node: &Node, call: &Call, reloads: &mpsc::Sender<ReloadRequest>)
         }
         (true, ["readyz"]) => Answer::text(StatusCode::OK, "ok\n"),
         (true, ["metrics"]) => Answer::metrics(node.metrics()),
+        (true, ["v1", "openapi.json"]) => Answer {
+            status: StatusCode::OK,
+            content_type: "application/json",
+            body: OPENAPI.into(),
+        },
         (true, ["v1", "status"]) => Answer::json(&status(node)),
         (true, ["v1", "report"]) => Answer::json(&report(node)),
         (true, ["v1", "explain"]) => of_url(node, call, explained),
@@ -277,14 +304,14 @@ async fn answer(node: &Node, call: &Call, reloads: &mpsc::Sender<ReloadRequest>)
                 Err(_) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the node is ending"),
             }
         }
-        (
-            _,
-            ["livez" | "readyz" | "metrics"]
-            | ["v1", "status" | "report" | "explain" | "object" | "drain" | "undrain" | "reload"],
-        ) => Answer::problem(
-            StatusCode::METHOD_NOT_ALLOWED,
-            if get { "this path takes POST" } else { "this path takes GET" },
-        ),
+        (_, path)
+            if ENDPOINTS.iter().any(|(_, known)| known.split('/').eq(path.iter().copied())) =>
+        {
+            Answer::problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                if get { "this path takes POST" } else { "this path takes GET" },
+            )
+        }
         _ => Answer::not_found(),
     }
 }

@@ -16,8 +16,27 @@ use hyper::body::Incoming;
 pub enum Outgoing {
     /// None.
     Empty,
-    /// A client's, passed on as it comes. Notes its progress, so that a long upload is not a slow response.
-    Stream(Incoming, Arc<AtomicBool>),
+    /// A client's, passed on as it comes.
+    Stream(Incoming, Arc<Upload>),
+}
+
+/// How a client's content comes along.
+#[derive(Debug, Default)]
+pub struct Upload {
+    moved: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl Upload {
+    /// Whether anything came since this was last asked: a long upload is not a slow response.
+    pub(super) fn take_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// It broke off, or its framing is not valid: what comes of it is no fault of the server that it was for.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
 }
 
 impl Body for Outgoing {
@@ -30,10 +49,13 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(body, progress) => {
+            Self::Stream(body, upload) => {
                 let frame = Pin::new(body).poll_frame(cx);
-                if frame.is_ready() {
-                    progress.store(true, Ordering::Relaxed);
+                if let Poll::Ready(frame) = &frame {
+                    upload.moved.store(true, Ordering::Relaxed);
+                    if matches!(frame, Some(Err(_))) {
+                        upload.broken.store(true, Ordering::Relaxed);
+                    }
                 }
                 frame
             }

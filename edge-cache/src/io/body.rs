@@ -12,16 +12,85 @@ use super::fill_task::FillReader;
 use super::telemetry::Exchange;
 use super::upstream_body::{BodyError, UpstreamBody};
 use crate::fill::Cut;
-use crate::semantics::range::ByteRange;
+use crate::semantics::range::{ByteRange, Multipart};
 use crate::store::Object;
 
 /// Where the bytes come from.
 enum Source {
     Empty,
     Once(Bytes),
-    Object { object: Arc<Object>, piece: usize, skip: usize },
+    Object { object: Arc<Object>, cursor: Cursor },
+    Parts(Box<Parts>),
     Fill(FillReader),
     Upstream(Box<UpstreamBody>),
+}
+
+/// A place in a stored body, and how much is to be read from there.
+struct Cursor {
+    piece: usize,
+    skip: usize,
+    left: u64,
+}
+
+impl Cursor {
+    fn new(object: &Object, range: Option<ByteRange>) -> Self {
+        let (start, left) = match range {
+            None => (0, object.length),
+            Some(range) => (range.start, range.length()),
+        };
+        let mut piece = 0;
+        let mut rest = start;
+        while let Some(bytes) = object.body.get(piece)
+            && rest >= bytes.len() as u64
+        {
+            rest -= bytes.len() as u64;
+            piece += 1;
+        }
+        // `rest` is now less than a piece, which is in memory.
+        Self { piece, skip: usize::try_from(rest).unwrap_or(0), left }
+    }
+
+    fn next(&mut self, object: &Object) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
+        }
+        let bytes = object.body.get(self.piece)?;
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let start = self.skip.min(bytes.len());
+        let end = start.saturating_add(wanted).min(bytes.len());
+        self.piece += 1;
+        self.skip = 0;
+        self.left -= (end - start) as u64;
+        Some(bytes.slice(start..end))
+    }
+}
+
+/// What is left of a multipart/byteranges response (RFC 9110 §14.6).
+struct Parts {
+    object: Arc<Object>,
+    frame: Multipart,
+    parts: std::vec::IntoIter<ByteRange>,
+    current: Option<Cursor>,
+    ended: bool,
+}
+
+impl Parts {
+    fn next(&mut self) -> Option<Bytes> {
+        if let Some(bytes) = self.current.as_mut().and_then(|cursor| cursor.next(&self.object)) {
+            return Some(bytes);
+        }
+        match self.parts.next() {
+            Some(part) => {
+                self.current = Some(Cursor::new(&self.object, Some(part)));
+                Some(self.frame.part_head(part).into())
+            }
+            None if self.ended => None,
+            None => {
+                self.ended = true;
+                Some(self.frame.end().into())
+            }
+        }
+    }
 }
 
 /// The content of a response to a client.
@@ -61,21 +130,17 @@ impl ResponseBody {
 
     /// A stored object, or a part of it.
     pub fn object(object: Arc<Object>, range: Option<ByteRange>) -> Self {
-        let (start, length) = match range {
-            None => (0, object.length),
-            Some(range) => (range.start, range.end - range.start + 1),
-        };
-        let mut piece = 0;
-        let mut rest = start;
-        while let Some(bytes) = object.body.get(piece)
-            && rest >= bytes.len() as u64
-        {
-            rest -= bytes.len() as u64;
-            piece += 1;
-        }
-        // `rest` is now less than a piece, which is in memory.
-        let skip = usize::try_from(rest).unwrap_or(0);
-        Self::new(Source::Object { object, piece, skip }, Some(length))
+        let cursor = Cursor::new(&object, range);
+        let length = cursor.left;
+        Self::new(Source::Object { object, cursor }, Some(length))
+    }
+
+    /// Several parts of a stored object.
+    pub fn parts(object: Arc<Object>, frame: Multipart, parts: Vec<ByteRange>) -> Self {
+        let length = frame.content_length(&parts);
+        let parts = parts.into_iter();
+        let parts = Parts { object, frame, parts, current: None, ended: false };
+        Self::new(Source::Parts(Box::new(parts)), Some(length))
     }
 
     /// A body that is being fetched, for all; `length` of it from where the reader stands.
@@ -111,13 +176,8 @@ impl ResponseBody {
         let data = match &mut self.source {
             Source::Empty => None,
             Source::Once(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
-            Source::Object { object, piece, skip } => {
-                let bytes =
-                    object.body.get(*piece).map(|bytes| bytes.slice((*skip).min(bytes.len())..));
-                *piece += 1;
-                *skip = 0;
-                bytes
-            }
+            Source::Object { object, cursor } => cursor.next(object),
+            Source::Parts(parts) => parts.next(),
             Source::Fill(reader) => match reader.poll_data(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(cut.into()))),

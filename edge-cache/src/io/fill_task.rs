@@ -171,6 +171,21 @@ impl Fills {
         Joined::Begun(Task { writer, reader, place: Some(place) })
     }
 
+    /// Those who come from now on do not join the fetches of this key that go on, and what these bring is not stored: it
+    /// may be older than what has just made the key invalid.
+    pub fn outdate(&self, key: &CacheKey) {
+        for shard in &self.shards {
+            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            fills.retain(|(hash, _), fill| {
+                let other = *hash != key.hash();
+                if !other {
+                    fill.outdate();
+                }
+                other
+            });
+        }
+    }
+
     /// A fetch that nobody joins.
     pub fn alone(&self) -> Task {
         let (writer, reader) = Fill::begin(self.limits());
@@ -288,11 +303,16 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
         Err(error) => return fail(writer, &mut entry, error),
     };
     if conditional && fetched.response.status() == StatusCode::NOT_MODIFIED {
-        match revalidated(node, &job, &fetched) {
-            Some(object) => {
+        match revalidated(node, &job, &fetched, writer.fill()) {
+            Some(Validated { object, shared }) => {
                 let origin = origin_of(&fetched);
-                writer.share(Arc::new(FillHead::Revalidated(object, origin)), false);
+                let head = Arc::new(FillHead::Revalidated(object, origin));
                 entry.leave();
+                if shared {
+                    writer.share(head, false);
+                } else {
+                    writer.share_with_leader(head);
+                }
                 writer.finish(b"", drop);
                 return;
             }
@@ -323,8 +343,15 @@ fn origin_of(fetched: &Fetched) -> Origin {
     }
 }
 
+/// A stored object that a 304 has updated.
+struct Validated {
+    object: Arc<Object>,
+    /// It may answer others than the client that had it validated.
+    shared: bool,
+}
+
 /// The stored object that a 304 speaks of, updated; `None` when there is none.
-fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Arc<Object>> {
+fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> Option<Validated> {
     let mut headers = fetched.response.headers().clone();
     strip_hop_by_hop(&mut headers);
     let at = select_by_304(job.stored.iter().map(|object| &object.head.headers), &headers)?;
@@ -344,15 +371,29 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Arc<Object>>
             // A 304 may say that another variant than the one selected answers this request, too.
             new.variant = new.head.vary.variant(&job.client)?;
             let new = Arc::new(new);
-            node.store.put(Arc::clone(&new));
-            Some(new)
+            keep(node, &new, fill);
+            Some(Validated { shared: new.head.may_be_shared(), object: new })
         }
         Updated::UseOnce(head, _) => {
             node.store.remove(object);
-            Some(Arc::new(object.with_head(*head)))
+            Some(Validated { object: Arc::new(object.with_head(*head)), shared: false })
         }
         Updated::Changed => None,
     }
+}
+
+/// Stores what a fill has brought, unless its key has been invalidated meanwhile. `false`: it is too large.
+fn keep(node: &Node, object: &Arc<Object>, fill: &FillShared) -> bool {
+    if fill.is_outdated() {
+        return true;
+    }
+    let stored = node.store.put(Arc::clone(object));
+    // Looked at once more: an invalidation marks the fills first and clears the store then, so that whichever of
+    // the two comes last removes it.
+    if fill.is_outdated() {
+        node.store.remove(object);
+    }
+    stored
 }
 
 /// Gives a response to all who may have it, and keeps it for those to come.
@@ -382,7 +423,7 @@ async fn receive(
         Ok(_) if job.fallback && is_origin_error(status) => Err(Reason::StaleIfError),
         other => other,
     };
-    let vary = Vary::of(&headers);
+    let vary = Vary::of(&headers).of_sent(&job.policy);
     let variant = vary.variant(&job.client);
     let mut held = Held { fills: &node.fills, bytes: 0 };
     if stored.is_ok() && !held.add(length.unwrap_or(0)) {
@@ -411,17 +452,25 @@ async fn receive(
             return;
         }
     };
+    let may_share = stored.as_ref().map_or(common_error, StoredHead::may_be_shared);
     if stored.is_ok() {
         node.store.note_vary(&job.key, &vary);
+    }
+    if stored.is_ok() && may_share {
         entry.also((job.key.hash(), variant));
     } else {
-        // For those who wait already, not for those to come.
+        // An error is for those who wait already, not for those to come.
         entry.leave();
     }
     let origin = origin_of(&fetched);
     let head = ResponseHead { status, headers, stored, variant, vary, length, origin };
     let stored = head.stored.clone().ok();
-    writer.share(Arc::new(FillHead::Response(Box::new(head))), true);
+    let head = Arc::new(FillHead::Response(Box::new(head)));
+    if may_share {
+        writer.share(head, true);
+    } else {
+        writer.share_with_leader(head);
+    }
 
     let mut body = fetched.response.into_body();
     let mut kept = true;
@@ -462,10 +511,11 @@ async fn receive(
             None => break Bytes::new(),
         }
     };
+    let fill = Arc::clone(writer.fill());
     writer.finish(&last, |pieces| {
         if let (Some(pieces), Some(head)) = (pieces, stored) {
-            let object = Object::new(job.key.clone(), variant, head, pieces);
-            if !node.store.put(Arc::new(object)) {
+            let object = Arc::new(Object::new(job.key.clone(), variant, head, pieces));
+            if !keep(node, &object, &fill) {
                 node.store.mark_uncacheable(&job.key);
             }
         }

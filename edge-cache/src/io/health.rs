@@ -104,7 +104,7 @@ async fn watch(upstream: Arc<Upstream>, at: usize, check: Check) {
     let tls = upstream.tls().filter(|_| server.url.tls).map(|config| {
         let mut config = rustls::ClientConfig::clone(config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Arc::new(config)
+        (server.url.host.clone(), Arc::new(config))
     });
     let question = Question::Http {
         host: check.host.clone().unwrap_or_else(|| server.url.authority()),

@@ -49,10 +49,12 @@ pub struct Workers {
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
+#[error("cannot listen on {address}, in `{key}` of this edge: {error}")]
 pub struct ListenError {
     /// The address.
     pub address: SocketAddr,
+    /// `http` or `https`.
+    pub key: &'static str,
     /// Why.
     pub error: io::Error,
 }
@@ -102,8 +104,9 @@ impl Workers {
                 continue;
             }
             let beside = self.places.contains(&(*address, !*tls));
-            let listeners = open(*address, self.workers.len(), beside)
-                .map_err(|error| ListenError { address: *address, error })?;
+            let listeners = open(*address, self.workers.len(), beside).map_err(|error| {
+                ListenError { address: *address, key: if *tls { "https" } else { "http" }, error }
+            })?;
             let local =
                 listeners.first().and_then(|first| first.local_addr().ok()).unwrap_or(*address);
             addresses.push(local);
@@ -202,15 +205,22 @@ async fn accept(
     mut closed: watch::Receiver<()>,
     alive: mpsc::Sender<()>,
 ) {
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = closed.changed() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(&node, stream, peer, tls, &alive),
+            Ok((stream, peer)) => {
+                failing = false;
+                take(&node, stream, peer, tls, &alive);
+            }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                // Said once, not at every try: what is short now, such as descriptors, is short for a while.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
-use shared::config::{Loaded, OriginSpec, Problem, WhenDown};
+use shared::config::{Loaded, OriginSpec, Problem, Severity, Step, WhenDown, listing};
 use shared::io::log::JsonLog;
 use shared::io::{files, tls};
 use tokio::sync::watch;
@@ -141,60 +141,49 @@ pub struct Origin {
     spec: OriginSpec,
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug)]
-pub enum LoadError {
-    /// Problems with places in files.
-    Problems(Vec<Problem>),
-    /// Something that it names cannot be used.
-    Unusable(String),
-}
-
-impl std::fmt::Display for LoadError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Problems(problems) => {
-                for problem in problems {
-                    writeln!(f, "{problem}")?;
-                }
-                Ok(())
-            }
-            Self::Unusable(message) => f.write_str(message),
-        }
-    }
-}
-
 /// Reads and checks the configuration.
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn load(source: &Source) -> Result<(Loaded, Plan), LoadError> {
-    let loaded = shared::config::load(&source.path, &files::System).map_err(LoadError::Problems)?;
-    let plan = Plan::new(&loaded, source.node.as_deref()).map_err(LoadError::Problems)?;
+pub fn load(source: &Source) -> Result<(Loaded, Plan), Vec<Problem>> {
+    let loaded = shared::config::load(&source.path, &files::System)?;
+    let plan = Plan::new(&loaded, source.node.as_deref())?;
     Ok((loaded, plan))
 }
 
-/// Files that a plan names and that cannot be used, each in a sentence.
-pub fn unusable_files(plan: &Plan) -> Vec<String> {
-    let mut unusable = Vec::new();
-    for site in plan.sites.iter().filter(|_| !plan.edge.https.is_empty()) {
-        if let Some(Err(error)) =
-            site.tls.as_ref().map(|files| tls::load(&files.certificate_file, &files.key_file))
-        {
-            unusable.push(format!("the certificate of site `{}`: {error}", site.name));
+/// What is wrong with the files that the configuration names for `edges`: certificates and keys of sites, authorities
+/// of origins, admin tokens.
+pub fn unusable_files(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
+    let spec = &loaded.spec;
+    let mut problems = Vec::new();
+    let mut wrong = |path: &[Step], why: String| {
+        problems.push(loaded.problem(path, Severity::Error, why));
+    };
+    let speaks_tls = |name: &&str| spec.edge.get(*name).is_some_and(|edge| !edge.https.is_empty());
+    let with_tls = edges.iter().any(speaks_tls);
+    for (name, site) in &spec.site {
+        // A parent without TLS need not have the certificates on its machine.
+        let Some(files) = site.tls.as_ref().filter(|_| with_tls) else { continue };
+        if let Err(why) = tls::load(&files.certificate_file, &files.key_file) {
+            let is_certificate = why.starts_with(&*files.certificate_file.to_string_lossy());
+            let key = if is_certificate { "certificate_file" } else { "key_file" };
+            wrong(&["site".into(), name.into(), "tls".into(), key.into()], why);
         }
     }
-    for (name, origin) in &plan.origins {
-        if let Some(Err(error)) =
-            origin.ca_file.as_deref().map(|file| tls::client_config(Some(file), &[]))
-        {
-            unusable.push(format!("`ca_file` of origin `{name}`: {error}"));
+    for (name, origin) in &spec.origin {
+        let loaded = origin.ca_file.as_deref().map(|file| tls::client_config(Some(file), &[]));
+        if let Some(Err(why)) = loaded {
+            wrong(&["origin".into(), name.into(), "ca_file".into()], why);
         }
     }
-    if let Some(Err(error)) = plan.edge.admin_token_file.as_deref().map(files::read_secret) {
-        unusable.push(format!("`admin_token_file`: {error}"));
+    for name in edges {
+        let edge = spec.edge.get(*name);
+        let read = edge.and_then(|edge| edge.admin_token_file.as_deref()).map(files::read_secret);
+        if let Some(Err(why)) = read {
+            wrong(&["edge".into(), (*name).into(), "admin_token_file".into()], why);
+        }
     }
-    unusable
+    problems
 }
 
 impl Node {
@@ -202,7 +191,7 @@ impl Node {
     ///
     /// # Errors
     /// Files that the plan names and that cannot be used.
-    pub fn new(source: Source, plan: Plan) -> Result<Arc<Self>, LoadError> {
+    pub fn new(source: Source, plan: Plan) -> Result<Arc<Self>, String> {
         let telemetry = Telemetry::default();
         let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
         let snapshot = Snapshot::new(plan, &telemetry, None)?;
@@ -224,15 +213,19 @@ impl Node {
     ///
     /// # Errors
     /// Why the new one is not in use.
-    pub fn reload(&self) -> Result<Arc<Snapshot>, LoadError> {
+    pub fn reload(&self) -> Result<Arc<Snapshot>, String> {
         let result = self.try_reload();
         self.telemetry.reload_ok.set(if result.is_ok() { 1.0 } else { 0.0 });
         result
     }
 
-    fn try_reload(&self) -> Result<Arc<Snapshot>, LoadError> {
+    fn try_reload(&self) -> Result<Arc<Snapshot>, String> {
         let source = Source { path: self.source.path.clone(), node: Some(self.name.to_string()) };
-        let (_, plan) = load(&source)?;
+        let (loaded, plan) = load(&source).map_err(|problems| listing(&problems))?;
+        let unusable = unusable_files(&loaded, &[&self.name]);
+        if !unusable.is_empty() {
+            return Err(listing(&unusable));
+        }
         let old = self.snapshot.load_full();
         for (differs, key) in [
             (plan.edge.memory != old.plan.edge.memory, "memory"),
@@ -305,7 +298,7 @@ impl Parent {
 }
 
 impl Snapshot {
-    fn new(plan: Plan, telemetry: &Telemetry, old: Option<&Self>) -> Result<Self, LoadError> {
+    fn new(plan: Plan, telemetry: &Telemetry, old: Option<&Self>) -> Result<Self, String> {
         let mut origins = BTreeMap::new();
         for name in plan.origins.keys() {
             origin(name, &plan.origins, old, &mut origins)?;
@@ -349,7 +342,7 @@ impl Snapshot {
                 counters: telemetry.site(&site.name),
             });
             for host in &site.hosts {
-                sites.insert(host, Arc::clone(&state)).map_err(LoadError::Unusable)?;
+                sites.insert(host, Arc::clone(&state))?;
             }
             list.push(state);
             if plan.edge.https.is_empty() {
@@ -359,13 +352,12 @@ impl Snapshot {
                 Some(files) => tls::load(&files.certificate_file, &files.key_file),
                 None => tls::self_signed(site.hosts.clone()),
             };
-            let certificate = certificate.map_err(|error| {
-                LoadError::Unusable(format!("the certificate of site `{}`: {error}", site.name))
-            })?;
+            let certificate = certificate
+                .map_err(|error| format!("the certificate of site `{}`: {error}", site.name))?;
             certificates.add(&site.hosts, &certificate);
         }
         let tls = tls::server_config(Arc::new(certificates), &[b"h2", b"http/1.1"])
-            .map_err(|error| LoadError::Unusable(format!("TLS: {error}")))?;
+            .map_err(|error| format!("TLS: {error}"))?;
         let target = plan.log.access.for_node(&plan.node);
         let kept = old.filter(|old| old.plan.log.access.for_node(&old.plan.node) == target);
         let log = match kept {
@@ -374,7 +366,7 @@ impl Snapshot {
                 old.log.clone()
             }
             None => JsonLog::open(&target, telemetry.log_dropped.clone())
-                .map_err(|error| LoadError::Unusable(format!("the access log: {error}")))?,
+                .map_err(|error| format!("the access log: {error}"))?,
         };
         let checks = health::Checks::start(&plan, &origins, &parents);
         Ok(Self { plan, sites, list, origins, parents, tls: Arc::new(tls), log, _checks: checks })
@@ -407,7 +399,7 @@ fn origin(
     specs: &BTreeMap<String, OriginSpec>,
     old: Option<&Snapshot>,
     made: &mut BTreeMap<String, Arc<Origin>>,
-) -> Result<Option<Arc<Origin>>, LoadError> {
+) -> Result<Option<Arc<Origin>>, String> {
     if let Some(origin) = made.get(name) {
         return Ok(Some(Arc::clone(origin)));
     }
@@ -422,9 +414,10 @@ fn origin(
         None => upstream(name, spec)?,
     };
     let host = match &spec.host {
-        Some(host) => Some(HeaderValue::from_str(host).map_err(|error| {
-            LoadError::Unusable(format!("`host` of origin `{name}` cannot be sent: {error}"))
-        })?),
+        Some(host) => Some(
+            HeaderValue::from_str(host)
+                .map_err(|error| format!("`host` of origin `{name}` cannot be sent: {error}"))?,
+        ),
         None => None,
     };
     let origin = Arc::new(Origin {
@@ -448,11 +441,10 @@ fn origin(
     Ok(Some(origin))
 }
 
-fn upstream(name: &str, spec: &OriginSpec) -> Result<Arc<Upstream>, LoadError> {
+fn upstream(name: &str, spec: &OriginSpec) -> Result<Arc<Upstream>, String> {
     let tls = if spec.servers.iter().any(|server| server.url.tls) {
-        let config = tls::client_config(spec.ca_file.as_deref(), &[b"h2", b"http/1.1"]).map_err(
-            |error| LoadError::Unusable(format!("`ca_file` of origin `{name}`: {error}")),
-        )?;
+        let config = tls::client_config(spec.ca_file.as_deref(), &[b"h2", b"http/1.1"])
+            .map_err(|error| format!("`ca_file` of origin `{name}`: {error}"))?;
         Some(Arc::new(config))
     } else {
         None

@@ -1,9 +1,11 @@
 //! Requests that the store has no part in: passed on, and their responses passed back, both as they come.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use http::{Response, StatusCode};
+use http::header::{
+    HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -17,7 +19,12 @@ use crate::key::{CacheKey, normalise_query};
 use crate::lookup::invalidates;
 use crate::semantics::freshness::Exchange as Judged;
 use crate::semantics::headers::strip_hop_by_hop;
-use crate::semantics::{Policy, Reason, StoredHead};
+use crate::semantics::invalidation::also_invalidated;
+use crate::semantics::{Policy, Profile, Reason, StoredHead};
+
+/// What a request says of the response that it wants, not of who asks.
+const ITS_OWN: [HeaderName; 6] =
+    [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
 
 impl Context<'_> {
     /// Passes the request on and the response back; the store has no part in it.
@@ -53,12 +60,12 @@ impl Context<'_> {
             authority: self.authority.clone(),
             path: self.path.clone(),
             query,
-            headers: self.headers(None),
+            headers: self.passed_headers(reason),
             key: key.as_ref().map_or(0, CacheKey::hash),
             client: Some(self.client),
         };
         let body = match self.has_content {
-            true => Outgoing::Stream(body, Arc::new(AtomicBool::new(false))),
+            true => Outgoing::Stream(body, Arc::default()),
             false => Outgoing::Empty,
         };
         // A route that does not cache gains nothing from a second tier. One that caches must tell it of unsafe methods.
@@ -79,15 +86,66 @@ impl Context<'_> {
                 return self.headless(response);
             }
         };
+        if invalidates(&self.request.method, fetched.response.status()) {
+            self.invalidate_named(fetched.response.headers());
+        }
         if let (Some(key), Some(policy)) = (&key, policy) {
             let status = fetched.response.status();
             if invalidates(&self.request.method, status) {
-                node.store.remove_all(key);
+                self.invalidate(key);
             } else if reason == Reason::KnownUncacheable && self.is_storable(policy, &fetched) {
                 node.store.unmark_uncacheable(key);
             }
         }
         self.answer_from_upstream(exchange, fetched, reason)
+    }
+
+    /// Fields for the next server. What is passed only because nothing could be stored a moment ago looks to the origin as
+    /// it did then, or a client would be somebody in one answer and nobody in the next; its range and conditions are its own.
+    fn passed_headers(&self, reason: Reason) -> HeaderMap {
+        let policy = self.route.value.policy.as_deref();
+        let policy = policy.filter(|policy| policy.profile == Profile::Safe);
+        let Some(policy) = policy.filter(|_| reason == Reason::KnownUncacheable) else {
+            return self.headers(None);
+        };
+        let mut headers = self.headers(Some(policy));
+        for name in ITS_OWN {
+            for value in self.request.headers.get_all(&name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        headers
+    }
+
+    /// RFC 9111 §4.4: what an unsafe method has changed is not answered from the store, nor from a fetch that began before.
+    fn invalidate(&self, key: &CacheKey) {
+        let node = self.node();
+        node.fills.outdate(key);
+        node.store.remove_all(key);
+    }
+
+    /// The other targets that the response to an unsafe method names (RFC 9111 §4.4).
+    fn invalidate_named(&self, response: &HeaderMap) {
+        for target in also_invalidated(self.scheme, &self.authority, &self.path, response) {
+            let (path, query) = match target.split_once('?') {
+                Some((path, query)) => (path, Some(query)),
+                None => (target.as_str(), None),
+            };
+            let route = self.site.routes.find(path);
+            let Some(policy) = route.and_then(|route| route.value.policy.as_ref()) else {
+                continue;
+            };
+            let query = normalise_query(query, &policy.key);
+            let key = CacheKey::new(
+                self.scheme,
+                &self.authority,
+                path,
+                query.as_deref(),
+                &self.request.headers,
+                &policy.key,
+            );
+            self.invalidate(&key);
+        }
     }
 
     /// Whether a response that was not stored, because one before it could not be, could have been.

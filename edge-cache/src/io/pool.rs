@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use http::Response;
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -242,7 +242,10 @@ impl Upstream {
                             may_reuse = false;
                         }
                         retry => {
-                            server.failed(self.tolerated_failures);
+                            // A client must not be able to make a server look dead.
+                            if failed.error.reason != Reason::RequestIncomplete {
+                                server.failed(self.tolerated_failures);
+                            }
                             return Err(Failed { error: failed.error, ask: retry });
                         }
                     }
@@ -359,7 +362,7 @@ impl Upstream {
         let stream = tokio_rustls::TlsConnector::from(config)
             .connect(name, stream)
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| self.error(tls_reason(&error), format!("{url}: {error}")))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         self.handshake(TokioIo::new(stream), http2, at, open).await
     }
@@ -412,8 +415,8 @@ impl Upstream {
         ask: Ask,
         first_byte: Duration,
     ) -> Result<(Response<Incoming>, Conn), Failed> {
-        let progress = match &ask.body {
-            Outgoing::Stream(_, progress) => Some(Arc::clone(progress)),
+        let upload = match &ask.body {
+            Outgoing::Stream(_, upload) => Some(Arc::clone(upload)),
             Outgoing::Empty => None,
         };
         let tls = self.servers.get(at).is_some_and(|server| server.url.tls);
@@ -437,8 +440,7 @@ impl Upstream {
                 match tokio::time::timeout(first_byte, &mut answered).await {
                     Ok(answered) => break answered,
                     // Content still on its way up: the time for the response has not begun.
-                    Err(_)
-                        if progress.as_ref().is_some_and(|p| p.swap(false, Ordering::Relaxed)) => {}
+                    Err(_) if upload.as_ref().is_some_and(|upload| upload.take_moved()) => {}
                     Err(_) => {
                         let detail = format!("no response within {first_byte:?}");
                         let error = self.error(Reason::FirstByteTimeout, detail);
@@ -448,7 +450,17 @@ impl Upstream {
             }
         };
         match answered {
+            // Nobody was asked to switch: Upgrade is not sent on.
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let error = self.error(Reason::BadResponse, "101 to a request without Upgrade");
+                Err(Failed { error, ask: None })
+            }
             Ok(response) => Ok((response, conn)),
+            Err(_) if upload.is_some_and(|upload| upload.is_broken()) => {
+                let detail = "the client's content broke off or is not valid";
+                let error = self.error(Reason::RequestIncomplete, detail);
+                Err(Failed { error, ask: None })
+            }
             Err(mut failed) => {
                 let unsent = failed.take_message().map(from_request);
                 let error = failed.into_error();
@@ -457,6 +469,15 @@ impl Upstream {
                 Err(Failed { error: self.error(reason, error.to_string()), ask: unsent })
             }
         }
+    }
+}
+
+/// Whether it is the certificate that is not good, or something else about TLS.
+fn tls_reason(error: &std::io::Error) -> Reason {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(_)) => Reason::TlsCertificate,
+        _ => Reason::TlsFailed,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Responses: from stored objects and from fills, conditions and ranges applied, with the marks that we leave on them;
 //! and the errors that we make.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::semantics::conditional::{Verdict, evaluate, if_range_holds, not_modif
 use crate::semantics::headers::{
     CacheStatus, ProxyStatus, append_via, ensure_date, proxy_error, set_age,
 };
-use crate::semantics::range::{self, ByteRange, Resolved};
+use crate::semantics::range::{self, ByteRange, Multipart, Resolved};
 use crate::semantics::reason::Fwd;
 use crate::store::Object;
 
@@ -108,20 +109,48 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
             refused.headers_mut().insert(CONTENT_RANGE, content_range);
             refused
         }
-        // Several parts may be answered with the whole (RFC 9110 §14.2).
-        Some((Resolved::Full | Resolved::Multiple(_), _)) | None => {
-            if let Some(length) = length
-                && has_length(status)
-            {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            }
-            let body = match *asked.method == Method::HEAD {
-                true => ResponseBody::empty(),
-                false => content.body(None, length),
+        Some((Resolved::Multiple(parts), complete)) => {
+            // Of what is still on its way all is sent, which is allowed (RFC 9110 §14.2).
+            let object = match content {
+                Content::Object(object) => object,
+                fill @ Content::Fill(_) => {
+                    return whole(asked.method, status, headers, length, fill);
+                }
             };
-            response(status, headers, body)
+            let content_type = headers.get(CONTENT_TYPE);
+            let frame = Multipart::new(boundary(), content_type, complete);
+            headers.insert(CONTENT_TYPE, frame.content_type());
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(frame.content_length(&parts)));
+            let body = ResponseBody::parts(object, frame, parts);
+            response(StatusCode::PARTIAL_CONTENT, headers, body)
         }
+        Some((Resolved::Full, _)) | None => whole(asked.method, status, headers, length, content),
     }
+}
+
+fn whole(
+    method: &Method,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    length: Option<u64>,
+    content: Content,
+) -> Response<ResponseBody> {
+    if let Some(length) = length
+        && has_length(status)
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let body = match *method == Method::HEAD {
+        true => ResponseBody::empty(),
+        false => content.body(None, length),
+    };
+    response(status, headers, body)
+}
+
+/// Random bits between the parts of a response, so that no content can be made to hold them.
+fn boundary() -> u128 {
+    let bits = || u128::from(RandomState::new().hash_one(0));
+    bits() << 64 | bits()
 }
 
 fn has_length(status: StatusCode) -> bool {

@@ -23,7 +23,9 @@ use crate::admit::{self, Admitted, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, Stored, bypass, collapsible, decide};
 use crate::route::Route;
-use crate::semantics::headers::{append_cdn_loop, append_via, cdn_loop_count, for_origin};
+use crate::semantics::headers::{
+    append_cdn_loop, append_via, cdn_loop_count, for_origin, without_credentials,
+};
 use crate::semantics::{Policy, Reason};
 use crate::store::{Found, Object};
 
@@ -368,8 +370,11 @@ impl Context<'_> {
         let joined =
             node.fills.join(&node.store, key, object.variant, &self.request.headers, Some(object));
         if let Joined::Begun(task) = joined {
-            let stored = vec![Arc::clone(object)];
-            drop(task.start(node, self.job(policy, key, query, stored, true)));
+            let mut job = self.job(policy, key, query, vec![Arc::clone(object)], true);
+            for headers in [&mut job.wanted.headers, &mut job.client] {
+                without_credentials(headers, policy, &object.head.vary);
+            }
+            drop(task.start(node, job));
         }
     }
 

@@ -41,7 +41,7 @@ impl StoredHead {
         headers::ensure_date(&mut headers, response_time);
         Ok(Self {
             status,
-            vary: Vary::of(&headers),
+            vary: Vary::of(&headers).of_sent(policy),
             initial_age: super::freshness::initial_age(
                 exchange.response,
                 request_time,
@@ -65,10 +65,11 @@ impl StoredHead {
         millis(self.lifetimes.fresh).saturating_sub(millis(self.current_age(now)))
     }
 
-    /// Whether the response, as it arrived, may answer others than the client it was fetched for: it was fresh then. Those
-    /// who wait for it are released otherwise.
+    /// Whether the response, as it arrived, may answer others than the client it was fetched for: it was fresh then, or may
+    /// be used stale. Those who wait for it are released otherwise.
     pub fn may_be_shared(&self) -> bool {
-        !self.lifetimes.no_cache && self.lifetimes.fresh > self.initial_age
+        let Lifetimes { fresh, while_revalidate, no_cache, .. } = self.lifetimes;
+        !no_cache && fresh.saturating_add(while_revalidate) > self.initial_age
     }
 }
 
@@ -102,12 +103,16 @@ mod tests {
     /// RFC 9111 §4.2.3: Age counts in, time at rest counts on, and the clock set back does not make it younger than it came.
     #[test]
     fn rfc9111_4_2_3_age_and_life() {
-        let head =
-            head(&[("cache-control", "max-age=60"), ("age", "10"), ("x-a", "b"), ("vary", "x")])
-                .unwrap();
+        let head = head(&[
+            ("cache-control", "max-age=60"),
+            ("age", "10"),
+            ("x-a", "b"),
+            ("vary", "accept, x"),
+        ])
+        .unwrap();
         assert_eq!(head.headers.get("date").unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert!(!head.headers.contains_key("age") && head.headers.contains_key("x-a"));
-        assert_eq!(head.vary.names(), ["x"]);
+        assert_eq!(head.vary.names(), ["accept"], "x never reaches an origin");
         for (after, age, left) in
             [(0, 10_500, 49_500), (30_000, 40_500, 19_500), (60_000, 70_500, -10_500)]
         {

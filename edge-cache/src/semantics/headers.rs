@@ -166,21 +166,15 @@ pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
         }
         return headers;
     };
-    let safe = policy.profile == Profile::Safe;
     let unwanted: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| {
-            let text = name.as_str();
-            let keyed = policy.key.headers.contains(name);
-            let allowed = !safe || keyed || **name == COOKIE || SAFE_ON_FILL.contains(&text);
-            !allowed || NEVER_TO_ORIGIN.contains(&text) || (NOT_ON_FILL.contains(&text) && !keyed)
-        })
+        .filter(|name| **name != COOKIE && !is_sent_on_fill(name, policy))
         .cloned()
         .collect();
     for name in unwanted {
         headers.remove(name);
     }
-    if safe {
+    if policy.profile == Profile::Safe {
         restrict_cookies(&mut headers, policy);
     }
     // Variants are told apart by these codings only, so the origin must not see others.
@@ -193,6 +187,20 @@ pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
         }
     }
     headers
+}
+
+/// Whether a fill carries the client's field of this name, so that it may shape the response. Of Cookie, the safe profile
+/// sends what the key holds anyway, and nothing else.
+pub fn is_sent_on_fill(name: &HeaderName, policy: &Policy) -> bool {
+    let text = name.as_str();
+    if NEVER_TO_ORIGIN.contains(&text) {
+        return false;
+    }
+    if policy.key.headers.contains(name) || name == ACCEPT_ENCODING {
+        return true;
+    }
+    let allowed = policy.profile == Profile::Rfc || SAFE_ON_FILL.contains(&text);
+    allowed && !NOT_ON_FILL.contains(&text)
 }
 
 /// Only the cookies of the key, in the key's order: the origin sees what the key holds.
@@ -208,10 +216,14 @@ fn restrict_cookies(headers: &mut HeaderMap, policy: &Policy) {
 }
 
 /// Takes off what speaks for one client from the fields of [`for_origin`]: for a revalidation in the background, which is
-/// nobody's.
-pub fn without_credentials(headers: &mut HeaderMap, policy: &Policy) {
-    headers.remove(AUTHORIZATION);
-    restrict_cookies(headers, policy);
+/// nobody's. What selects the stored variant (`vary`) stays: without it another one would be asked for.
+pub fn without_credentials(headers: &mut HeaderMap, policy: &Policy, vary: &vary::Vary) {
+    if !vary.names().contains(&AUTHORIZATION) {
+        headers.remove(AUTHORIZATION);
+    }
+    if !vary.names().contains(&COOKIE) {
+        restrict_cookies(headers, policy);
+    }
 }
 
 /// Sets Age, exactly once (RFC 9111 §5.1).
@@ -332,7 +344,8 @@ mod tests {
             ["accept", "accept-encoding", "authorization"]
         );
         // Pitfall 30: a revalidation in the background is nobody's.
-        without_credentials(&mut fill, &policy);
+        let none = vary::Vary::of(&HeaderMap::new());
+        without_credentials(&mut fill, &policy, &none);
         assert_eq!(names(&fill), ["accept", "accept-encoding", "cookie", "x-device"]);
 
         policy.profile = Profile::Rfc;
@@ -350,7 +363,11 @@ mod tests {
             ]
         );
         assert_eq!(get(&fill, "accept-encoding"), Some("gzip, br"));
-        without_credentials(&mut fill, &policy);
+        let by_cookie = vary::Vary::of(&headers(&[("vary", "cookie")]));
+        let mut varied = fill.clone();
+        without_credentials(&mut varied, &policy, &by_cookie);
+        assert_eq!(get(&varied, "cookie"), get(&fill, "cookie"));
+        without_credentials(&mut fill, &policy, &none);
         assert_eq!(get(&fill, "cookie"), Some("lang=de"));
         let pass = for_origin(&client, None);
         assert_eq!(

@@ -210,6 +210,8 @@ reasons! {
     FieldsTooLarge => "fields-too-large", Error, None;
     /// Refused: the request's content is larger than the route takes (413).
     ContentTooLarge => "content-too-large", Error, None;
+    /// Refused: the request's content broke off, or its framing is not valid (400).
+    RequestIncomplete => "request-incomplete", Error, None;
     /// Refused: CONNECT (405).
     ConnectRefused => "connect-refused", Error, None;
     /// Refused: TRACE (405).
@@ -243,6 +245,8 @@ reasons! {
     BadResponse => "bad-response", Error, None;
     /// TLS to the next server failed (502).
     TlsFailed => "tls-failed", Error, None;
+    /// Error: the next server's certificate is not good (502).
+    TlsCertificate => "tls-certificate", Error, None;
     /// The origin's connection cap is reached (503).
     OriginBusy => "origin-busy", Error, None;
     /// The client went away.

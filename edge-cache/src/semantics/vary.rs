@@ -12,6 +12,9 @@ use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::Policy;
+use super::headers::is_sent_on_fill;
+
 /// More names than this in one Vary are taken for `*`.
 const MAX_NAMES: usize = 32;
 
@@ -51,6 +54,19 @@ impl Vary {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         Self::Fields(names.into())
+    }
+
+    /// Without the fields that no fill carries under this policy: the origin has not seen them, so they cannot have
+    /// selected anything, and would only split what is stored into copies.
+    #[must_use]
+    pub fn of_sent(self, policy: &Policy) -> Self {
+        match self {
+            Self::Star => Self::Star,
+            Self::Fields(names) => {
+                let sent = |name: &HeaderName| is_sent_on_fill(name, policy);
+                Self::Fields(names.into_iter().filter(sent).collect())
+            }
+        }
     }
 
     /// The names, none for `*`.

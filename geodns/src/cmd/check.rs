@@ -1,51 +1,34 @@
 //! `check`
 
-use serde::Serialize;
+use shared::io::command::Global;
 
-use super::{BAD_CONFIG, DONE, Global, Output, config_path, fail, print, print_json};
 use crate::io::load;
 
-#[derive(Serialize)]
-struct Report {
-    ok: bool,
-    errors: Vec<String>,
-    warnings: Vec<String>,
-    zones: usize,
-    names: usize,
-}
-
 pub(super) fn run(global: &Global) -> u8 {
-    let path = match config_path(global) {
+    let path = match global.config_path() {
         Ok(path) => path,
         Err(code) => return code,
     };
-    let report = match load::load(&path) {
-        Ok(loading) => Report {
-            ok: true,
-            errors: Vec::new(),
-            warnings: loading.warnings,
-            zones: loading.tables.zones.iter().count(),
-            names: loading.tables.zones.names(),
-        },
-        Err(errors) => Report { ok: false, errors, warnings: Vec::new(), zones: 0, names: 0 },
+    let loading = match load::load(&path) {
+        Ok(loading) => loading,
+        Err(problems) => return global.report(&path, &problems, ""),
     };
-    match (global.output, report.ok) {
-        (Output::Json, _) => print_json(&report),
-        (Output::Table, true) => {
-            for warning in &report.warnings {
-                fail(warning, DONE);
-            }
-            print(&format!(
-                "{} is good: {} zones, {} names, {} warnings\n",
-                path.display(),
-                report.zones,
-                report.names,
-                report.warnings.len()
-            ));
-        }
-        (Output::Table, false) => {
-            fail(&report.errors.join("\n"), BAD_CONFIG);
-        }
+    let nameservers = loading.config.spec.nameserver.keys();
+    if let Some(node) = global.node.as_ref().filter(|node| nameservers.clone().all(|n| n != *node))
+    {
+        return super::no_nameserver(Some(node), &loading.config.spec);
     }
-    if report.ok { DONE } else { BAD_CONFIG }
+    let mut problems: Vec<_> = nameservers
+        .filter(|name| global.node.as_ref().is_none_or(|node| node == *name))
+        .filter_map(|name| load::token_problem(&loading.config, name))
+        .collect();
+    let zones = &loading.tables.zones;
+    let summary = format!(
+        "{} zones, {} names, {} warnings",
+        zones.iter().count(),
+        zones.names(),
+        loading.warnings.len()
+    );
+    problems.extend(loading.warnings);
+    global.report(&path, &problems, &summary)
 }

@@ -1,9 +1,10 @@
 //! `drain`, `undrain`, `down`, `up`, `auto`, `reload`: the operator's word to running nodes.
 
-use http::StatusCode;
 use shared::io::admin::percent_encode;
 
-use super::{CallError, DONE, FAILED, Global, REFUSED, call, config, fail, nodes, print};
+use shared::io::command::REFUSED;
+
+use super::{DONE, Global, Output, call, fail, nodes, print, print_json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -30,27 +31,36 @@ pub(super) fn reload(global: &Global) -> u8 {
 
 /// Posts to every node the command is for, and goes on when one fails: nodes should differ as little as possible.
 fn each_node(global: &Global, target: &str, what: &str) -> u8 {
-    let config = match config(global) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let nodes = match nodes(global, &config) {
+    let nodes = match nodes(global) {
         Ok(nodes) => nodes,
         Err(code) => return code,
     };
     let mut worst = DONE;
+    let mut done = Vec::new();
     for (name, node) in nodes {
-        let code = match call(node, http::Method::POST, target) {
-            Ok(_) => {
-                print(&format!("{name}: {what}: done\n"));
-                DONE
+        let body = match call(&node, http::Method::POST, target) {
+            Ok(body) => body,
+            Err(error) => {
+                let code = error.exit_code();
+                let hint = if code == REFUSED { " (--force)" } else { "" };
+                worst = worst.max(fail(&format!("{name}: {error}{hint}"), code));
+                done.push(
+                    serde_json::json!({ "node": name, "done": false, "error": error.to_string() }),
+                );
+                continue;
             }
-            Err(CallError::Refused(StatusCode::CONFLICT, why)) => {
-                fail(&format!("{name}: {why} (--force)"), REFUSED)
-            }
-            Err(error) => fail(&format!("{name}: {error}"), FAILED),
         };
-        worst = worst.max(code);
+        let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        if global.output == Output::Table {
+            for warning in answer["warnings"].as_array().into_iter().flatten() {
+                fail(&format!("{name}: {}", warning.as_str().unwrap_or_default()), DONE);
+            }
+            print(&format!("{name}: {what}: done\n"));
+        }
+        done.push(serde_json::json!({ "node": name, "done": true, "answer": answer }));
+    }
+    if global.output == Output::Json {
+        print_json(&done);
     }
     worst
 }

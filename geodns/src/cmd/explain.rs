@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
+use shared::config::listing;
 use shared::io::admin::percent_encode;
 use shared::prefix::Prefix;
 
 use super::{
-    BAD_CONFIG, CallError, DONE, FAILED, Global, Output, call, config, config_path, fail, nodes,
-    print, print_json,
+    BAD_CONFIG, CallError, DONE, FAILED, Global, Output, call, fail, nodes, print, print_json,
 };
 use crate::explain::{Explained, Request, explain};
 use crate::io::load;
@@ -64,7 +64,6 @@ fn ask_node(global: &Global, args: &Args) -> Result<Option<(String, Explained)>,
     if args.offline {
         return Ok(None);
     }
-    let config = config(global)?;
     let mut target = format!(
         "/v1/explain?name={}&type={}&client={}",
         percent_encode(&args.name.to_string()),
@@ -74,12 +73,12 @@ fn ask_node(global: &Global, args: &Args) -> Result<Option<(String, Explained)>,
     if let Some(subnet) = args.subnet {
         target += &format!("&subnet={}", percent_encode(&subnet.to_string()));
     }
-    for (name, node) in nodes(global, &config)? {
-        match call(node, http::Method::GET, &target) {
+    for (name, node) in nodes(global)? {
+        match call(&node, http::Method::GET, &target) {
             Ok(body) => {
                 let explained = serde_json::from_slice(&body)
                     .map_err(|error| fail(&format!("{name}: {error}"), FAILED))?;
-                return Ok(Some((name.to_owned(), explained)));
+                return Ok(Some((name, explained)));
             }
             Err(CallError::Refused(_, why)) => return Err(fail(&format!("{name}: {why}"), FAILED)),
             Err(CallError::Unreachable(_)) => {}
@@ -92,8 +91,8 @@ fn ask_node(global: &Global, args: &Args) -> Result<Option<(String, Explained)>,
 }
 
 fn from_configuration(global: &Global, args: &Args) -> Result<Explained, u8> {
-    let path = config_path(global)?;
-    let loading = load::load(&path).map_err(|problems| fail(&problems.join("\n"), BAD_CONFIG))?;
+    let path = global.config_path()?;
+    let loading = load::load(&path).map_err(|problems| fail(&listing(&problems), BAD_CONFIG))?;
     let snapshot = Snapshot::presumed_up(loading.tables);
     let request = Request {
         name: args.name.clone(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use shared::io::clock;
 use shared::prefix::Prefix;
 
-use super::{DONE, FAILED, Global, Output, config, fail, nodes, print, print_json};
+use super::{DONE, FAILED, Global, Output, fail, nodes, print, print_json};
 use crate::name::Name;
 use crate::present::{Presented, present};
 use crate::rtype;
@@ -73,8 +73,7 @@ fn server(global: &Global, args: &Args) -> Result<SocketAddr, u8> {
     if let Some(server) = args.server {
         return Ok(server);
     }
-    let config = config(global)?;
-    let nodes = nodes(global, &config)?;
+    let nodes = nodes(global)?;
     let first = nodes.first().and_then(|(_, node)| node.listen.first());
     first.copied().ok_or_else(|| fail("say which server with --server ADDRESS:PORT", FAILED))
 }

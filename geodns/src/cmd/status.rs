@@ -2,23 +2,19 @@
 
 use shared::time::format_duration;
 
-use super::{DONE, FAILED, Global, Output, call, config, fail, nodes, print, print_json};
+use super::{DONE, FAILED, Global, Output, call, fail, nodes, print, print_json};
 use crate::health::Mode;
 use crate::io::admin::Status;
 
 pub(super) fn run(global: &Global) -> u8 {
-    let config = match config(global) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let nodes = match nodes(global, &config) {
+    let nodes = match nodes(global) {
         Ok(nodes) => nodes,
         Err(code) => return code,
     };
     let mut code = DONE;
     let mut all = Vec::new();
     for (name, node) in nodes {
-        let status = call(node, http::Method::GET, "/v1/status")
+        let status = call(&node, http::Method::GET, "/v1/status")
             .map_err(|error| error.to_string())
             .and_then(|body| {
                 serde_json::from_slice::<Status>(&body).map_err(|error| error.to_string())

@@ -8,7 +8,6 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use shared::health::State as HealthState;
 use shared::io::admin::{Answer, AnswerFuture, Call, Handler};
-use shared::io::clock;
 use shared::prefix::Prefix;
 
 use super::node::{Node, OverrideError, Subject, datacenter_is_up};
@@ -241,7 +240,7 @@ fn status(node: &Node, ready: bool) -> Status {
         node: node.name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready,
-        uptime: clock::now().since(node.started_at).as_secs(),
+        uptime: node.now().since(node.started_at).as_secs(),
         generation: state.generation,
         loaded_at: state.loaded_at.to_string(),
         last_reload_error: state.last_reload_error.clone(),

@@ -1,20 +1,17 @@
 //! The configuration, zone files and databases as they lie on disk, to what is served. All that is wrong is found at
 //! once; nothing is half loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shared::config::{self, Loaded, Problem, Severity, Step};
 use shared::geo;
-use shared::io::files::System;
+use shared::io::files::{System, read_secret};
 use shared::prefix::Prefix;
 
 use crate::config::{Check, ZoneSource, checks, unasked, world, zones};
 use crate::snapshot::Tables;
 use crate::world::World;
-use crate::zone::{Builder, Location, file};
-
-/// Where the configuration is looked for when it is not named.
-pub const DEFAULT_PATHS: [&str; 2] = ["meridian.toml", "/etc/meridian/meridian.toml"];
+use crate::zone::{self, Builder, Location, file};
 
 /// A zone file at most.
 const MAX_ZONE_FILE: u64 = 1 << 30;
@@ -27,57 +24,57 @@ pub struct Loading {
     pub tables: Tables,
     /// The health checks, in the order of the world's.
     pub checks: Vec<Check>,
-    /// What is risky, ready to be shown.
-    pub warnings: Vec<String>,
-}
-
-/// The configuration's path: the one named, else the first default that exists.
-pub fn find(named: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(path) = named {
-        return Ok(path.to_owned());
-    }
-    let found = DEFAULT_PATHS.iter().map(Path::new).find(|path| path.exists());
-    found.map(Path::to_owned).ok_or_else(|| {
-        format!("there is no {}: name the file with --config", DEFAULT_PATHS.join(" and no "))
-    })
+    /// What is risky.
+    pub warnings: Vec<Problem>,
 }
 
 /// Loads everything.
 ///
 /// # Errors
-/// All problems, each ready to be shown.
-pub fn load(path: &Path) -> Result<Loading, Vec<String>> {
-    let shown =
-        |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Vec<_>>();
-    let config = config::load(path, &System).map_err(shown)?;
-    let mut warnings = shown(config.warnings.clone());
+/// All problems.
+pub fn load(path: &Path) -> Result<Loading, Vec<Problem>> {
+    let config = config::load(path, &System)?;
+    let mut warnings = config.warnings.clone();
     let mut errors = Vec::new();
-    let world = world(&config).map_err(shown)?;
-    let sources = zones(&config, &world).map_err(shown)?;
+    let world = world(&config)?;
+    let sources = zones(&config, &world)?;
 
     let mut builder = Builder::default();
     for source in sources {
-        add_zone(&mut builder, source, &mut errors);
+        add_zone(&config, &mut builder, source, &mut errors);
     }
     let (zones, problems) = builder.build();
-    for problem in problems {
-        let line = match problem.is_warning {
-            true => format!("{problem} (warning)"),
-            false => problem.to_string(),
-        };
-        if problem.is_warning { warnings.push(line) } else { errors.push(line) }
+    for problem in problems.iter().map(of_zone) {
+        if problem.is_error() { errors.push(problem) } else { warnings.push(problem) }
     }
     let geography = geography(&config, &world, &mut errors);
     if !errors.is_empty() {
-        errors.extend(warnings);
         return Err(errors);
     }
     let checks = checks(&config.spec, &world);
-    warnings.extend(shown(unasked(&config, &world, &checks)));
+    warnings.extend(unasked(&config, &world, &checks));
     Ok(Loading { tables: Tables::new(world, zones, geography), config, checks, warnings })
 }
 
-fn add_zone(builder: &mut Builder, source: ZoneSource, errors: &mut Vec<String>) {
+/// What is wrong with the file of a nameserver's admin token.
+pub fn token_problem(config: &Loaded, nameserver: &str) -> Option<Problem> {
+    let file = config.spec.nameserver.get(nameserver)?.admin_token_file.as_deref()?;
+    let why = read_secret(file).err()?;
+    let at = [Step::from("nameserver"), nameserver.into(), "admin_token_file".into()];
+    Some(config.problem(&at, Severity::Error, why))
+}
+
+/// A problem of a zone file as one of the configuration that names it.
+fn of_zone(problem: &zone::Problem) -> Problem {
+    let severity = if problem.is_warning { Severity::Warning } else { Severity::Error };
+    let file = Path::new(&*problem.at.file);
+    match problem.at.line {
+        0 => Problem { severity, ..Problem::with_file(file, problem.message.clone()) },
+        line => Problem::in_line(file, line as usize, severity, problem.message.clone()),
+    }
+}
+
+fn add_zone(config: &Loaded, builder: &mut Builder, source: ZoneSource, errors: &mut Vec<Problem>) {
     let (records, problems) = file::read(&source.file, &source.apex, &|path| {
         let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
         if size > MAX_ZONE_FILE {
@@ -86,7 +83,17 @@ fn add_zone(builder: &mut Builder, source: ZoneSource, errors: &mut Vec<String>)
         std::fs::read(path).map_err(|error| error.to_string())
     });
     let is_readable = problems.is_empty();
-    errors.extend(problems.iter().map(ToString::to_string));
+    for problem in &problems {
+        // The file as a whole: the configuration's line names it.
+        errors.push(match problem.at.line {
+            0 => config.problem(
+                &[Step::from("zone"), (&source.key).into(), "file".into()],
+                Severity::Error,
+                problem.message.clone(),
+            ),
+            _ => of_zone(problem),
+        });
+    }
     let whole = Location { file: source.file.to_string_lossy().into(), line: 0 };
     // A file with broken lines lacks records: what the zone then lacks is not the operator's mistake.
     if is_readable {
@@ -94,7 +101,7 @@ fn add_zone(builder: &mut Builder, source: ZoneSource, errors: &mut Vec<String>)
     }
 }
 
-fn geography(config: &Loaded, world: &World, errors: &mut Vec<String>) -> geo::World {
+fn geography(config: &Loaded, world: &World, errors: &mut Vec<Problem>) -> geo::World {
     let spec = &config.spec.geo;
     let mut databases = Vec::new();
     for (index, path) in spec.databases.iter().enumerate() {
@@ -108,7 +115,7 @@ fn geography(config: &Loaded, world: &World, errors: &mut Vec<String>) -> geo::W
             Ok(database) => databases.push(database),
             Err(why) => {
                 let at = [Step::from("geo"), "databases".into(), index.into()];
-                errors.push(config.problem(&at, Severity::Error, why).to_string());
+                errors.push(config.problem(&at, Severity::Error, why));
             }
         }
     }

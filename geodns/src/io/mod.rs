@@ -11,4 +11,6 @@ mod tcp;
 mod udp;
 
 #[cfg(test)]
+mod allocations;
+#[cfg(test)]
 mod tests;

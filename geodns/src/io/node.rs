@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,19 @@ pub(super) struct State {
     stats: Vec<Arc<Stats>>,
 }
 
+impl State {
+    /// Takes what was counted over into `registry`. Threads may still add to the counts they hold; those that nobody
+    /// holds any more are let go.
+    fn collect_counts(&mut self, registry: &Registry) {
+        self.stats.retain(|stats| {
+            // Asked first: what nobody else holds cannot grow any more.
+            let is_held = Arc::strong_count(stats) > 1;
+            stats.export(registry);
+            is_held
+        });
+    }
+}
+
 /// A running nameserver.
 pub(super) struct Node {
     pub(super) name: Arc<str>,
@@ -61,6 +75,7 @@ pub(super) struct Node {
     pub(super) registry: Arc<Registry>,
     pub(super) served: Arc<ArcSwap<Served>>,
     pub(super) started_at: UnixMillis,
+    started: Instant,
     state_file: Option<PathBuf>,
     state: Mutex<State>,
 }
@@ -96,7 +111,7 @@ impl Node {
             None => Overrides::default(),
         };
         let log = QueryLog::new(log, spec.log.sample);
-        let now = clock::now();
+        let (now, started) = (clock::now(), clock::instant());
         let checks: Arc<[Check]> = loading.checks.into();
         let mut monitor = Monitor::default();
         monitor.configure(&loading.tables.world, &checks, now);
@@ -110,6 +125,7 @@ impl Node {
             registry,
             served: Arc::new(ArcSwap::from_pointee(served)),
             started_at: now,
+            started,
             state_file,
             state: Mutex::new(State {
                 monitor,
@@ -133,6 +149,17 @@ impl Node {
         Ok(node)
     }
 
+    /// The wall clock at the start and what has passed since: setting the clock moves no decision.
+    pub(super) fn now(&self) -> UnixMillis {
+        self.started_at + self.started.elapsed()
+    }
+
+    /// The checks, and the world whose edges they name: of one configuration, not of two.
+    pub(super) fn checks_and_served(&self) -> (Arc<[Check]>, Arc<Served>) {
+        let state = self.state();
+        (Arc::clone(&state.checks), self.served.load_full())
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,10 +170,10 @@ impl Node {
         let before = self.served.load_full();
         state.checks = loading.checks.into();
         let checks = Arc::clone(&state.checks);
-        state.monitor.configure(&loading.tables.world, &checks, clock::now());
+        state.monitor.configure(&loading.tables.world, &checks, self.now());
         let stats = Arc::new(Stats::new(&loading.tables.world));
-        // Threads may still add to the counts they hold; those that nobody holds any more are taken over and let go.
         state.stats.push(Arc::clone(&stats));
+        state.collect_counts(&self.registry);
         state.generation += 1;
         state.loaded_at = clock::now();
         state.last_reload_error = None;
@@ -172,7 +199,7 @@ impl Node {
         let mut state = self.state();
         let suspected = state.monitor.suspicion().is_some();
         let failure = result.as_ref().err().cloned();
-        let change = state.monitor.record(key, result.map_err(Into::into), clock::now());
+        let change = state.monitor.record(key, result.map_err(Into::into), self.now());
         let (check, edge) = (&key.0, &key.1);
         match change.state {
             Some(HealthState::Down) => {
@@ -192,7 +219,7 @@ impl Node {
     pub(super) fn tick(&self) {
         let mut state = self.state();
         let suspected = state.monitor.suspicion().is_some();
-        if state.monitor.tick(clock::now()) {
+        if state.monitor.tick(self.now()) {
             self.tell_suspicion(&state, suspected);
             self.publish(&state);
         }
@@ -272,16 +299,7 @@ impl Node {
 
     fn export(&self, registry: &Registry) {
         let mut state = self.state();
-        for stats in &state.stats {
-            stats.export(registry);
-        }
-        // Only the registry's list and nobody's thread: the last counts are in.
-        let last = state.stats.len().saturating_sub(1);
-        let mut at = 0;
-        state.stats.retain(|stats| {
-            at += 1;
-            at > last || Arc::strong_count(stats) > 1
-        });
+        state.collect_counts(registry);
         let served = self.served.load_full();
         let world = &served.snapshot.tables.world;
         for (id, datacenter) in (0..).zip(&world.datacenters) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shared::config::NameserverSpec;
+use shared::config::{NameserverSpec, listing};
 use shared::io::log::JsonLog;
 use shared::io::run::{Order, Orders};
 use shared::io::{admin as admin_server, clock, files, sockets};
@@ -55,8 +55,11 @@ impl Reloader {
     pub(super) async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         let _turn = self.turn.lock().await;
         let path = self.node.config_path.clone();
-        let loaded = tokio::task::spawn_blocking(move || load(&path)).await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            load(&path).map_err(|problems| vec![listing(&problems)])
+        });
         let loading = loaded
+            .await
             .unwrap_or_else(|error| Err(vec![error.to_string()]))
             .and_then(|loading| match loading.config.spec.nameserver.get(&*self.node.name) {
                 Some(_) => Ok(loading),
@@ -69,7 +72,7 @@ impl Reloader {
                 );
                 self.node.refuse_reload(problems);
             })?;
-        let mut warnings = loading.warnings.clone();
+        let mut warnings: Vec<_> = loading.warnings.iter().map(ToString::to_string).collect();
         let now = loading.config.spec.nameserver.get(&*self.node.name);
         if now.zip(self.started_as.as_ref()).is_some_and(|(new, old)| !same_listeners(new, old)) {
             warnings.push(
@@ -128,7 +131,10 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     while !is_known() && begun.elapsed() < FIRST_ROUND {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(10)) => {}
-            order = orders.next() => if order == Order::Stop { return Ok(()) },
+            order = orders.next() => match order {
+                Order::Stop => return Ok(()),
+                Order::Reload => drop(reloader.reload().await),
+            },
         }
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -154,8 +160,9 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
 
 fn bind_admin(nameserver: &NameserverSpec) -> Result<tokio::net::TcpListener, String> {
     let address = nameserver.admin;
-    let failed =
-        |error: std::io::Error| format!("the admin API cannot listen on {address}: {error}");
+    let failed = |error: std::io::Error| {
+        format!("cannot listen on {address}, the `admin` of this nameserver: {error}")
+    };
     let mut listeners = sockets::tcp_listeners(address, 1).map_err(failed)?;
     let listener = listeners.pop().ok_or_else(|| format!("no listener on {address}"))?;
     tokio::net::TcpListener::from_std(listener).map_err(failed)
@@ -175,7 +182,9 @@ impl Listeners {
         };
         let mut bound = Self { udp: Vec::new(), tcp: Vec::new() };
         for address in &nameserver.listen {
-            let failed = |error| format!("DNS cannot listen on {address}: {error}");
+            let failed = |error| {
+                format!("cannot listen on {address}, in `listen` of this nameserver: {error}")
+            };
             bound.udp.extend(sockets::udp_sockets(*address, workers).map_err(failed)?);
             bound.tcp.extend(sockets::tcp_listeners(*address, workers).map_err(failed)?);
         }

@@ -151,7 +151,8 @@ async fn serve_connection(
             served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
             if matches!(outcome, Outcome::Drop(_)) {
                 served.stats.add(&mut batch);
-                return Ok(());
+                // What was asked before is answered all the same.
+                return flush(&mut stream, &mut output, idle).await;
             }
             if output.len() >= WRITE_AT {
                 flush(&mut stream, &mut output, idle).await?;

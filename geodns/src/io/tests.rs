@@ -71,6 +71,24 @@ fn ask_udp(local: &str, server: SocketAddr, packet: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn udp_queries_that_came_before_the_stop_are_answered() {
+    let served = served();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(socket.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    for id in 0..100 {
+        client.send(&query(id, "static.cdn.test")).unwrap();
+    }
+    udp::serve(&socket, &served, &AtomicBool::new(true));
+    let mut buffer = [0; 2000];
+    for id in 0..100 {
+        let length = client.recv(&mut buffer).unwrap();
+        assert_eq!(present(&buffer[..length]).unwrap().id, id);
+    }
+}
+
+#[test]
 fn udp_answers_leave_from_the_address_that_was_asked() {
     for (bind, local, hosts) in [
         ("0.0.0.0:0", "127.0.0.1:0", ["127.0.0.1", "127.0.0.77"]),
@@ -182,6 +200,29 @@ fn tcp_queries_may_come_together_and_in_pieces_rfc_7766_section_6_2() {
             stream.write_all(&[octet]).unwrap();
         }
         assert_eq!(read_answer(&mut stream), Some(7));
+    });
+}
+
+/// What ends a connection does not take back the answers to what came before it.
+#[test]
+fn tcp_queries_before_nonsense_are_answered() {
+    with_tcp(LIMITS, |address| {
+        let before: Vec<u8> = (0..20).flat_map(|id| framed(&query(id, "www.cdn.test"))).collect();
+        for nonsense in [&[0, 0][..], &framed(b"short"), &framed(&[0x80; 40]), &[0xff, 0xff, 1]] {
+            let mut stream = connect(address);
+            stream.write_all(&[&before, nonsense].concat()).unwrap();
+            for id in 0..20 {
+                assert_eq!(read_answer(&mut stream), Some(id), "{nonsense:?}");
+            }
+            assert_eq!(read_answer(&mut stream), None);
+        }
+        let mut half_open = connect(address);
+        half_open.write_all(&before).unwrap();
+        half_open.shutdown(std::net::Shutdown::Write).unwrap();
+        for id in 0..20 {
+            assert_eq!(read_answer(&mut half_open), Some(id));
+        }
+        assert_eq!(read_answer(&mut half_open), None);
     });
 }
 

@@ -30,6 +30,8 @@ const ANSWER_BYTES: usize = UDP_SIZE as usize;
 const CONTROL_BYTES: usize = 64;
 /// How soon a stop is noticed without traffic.
 const WAKE: Duration = Duration::from_millis(200);
+/// Batches that are still answered after a stop: a flood must not keep a process from its end.
+const LAST_BATCHES: usize = 256;
 
 /// Answers on `socket` until `stop`.
 pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &AtomicBool) {
@@ -43,8 +45,19 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
     let mut incoming = Incoming::new(keeps_address);
     let mut outgoing = Outgoing::new();
     let mut batch = Batch::default();
-    while !stop.load(Ordering::Relaxed) {
+    let mut last_batches = 0;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            // What clients have sent until now is answered; what comes later finds another process, or nobody.
+            if last_batches == LAST_BATCHES || socket.set_nonblocking(true).is_err() {
+                return;
+            }
+            last_batches += 1;
+        }
         incoming.receive(socket);
+        if last_batches > 0 && incoming.received.is_empty() {
+            return;
+        }
         let served = served.load();
         for index in 0..incoming.received.len() {
             let Some((packet, address)) = incoming.query(index) else { continue };

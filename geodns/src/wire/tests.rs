@@ -91,6 +91,28 @@ fn unknown_opcodes_get_notimp_with_their_question() {
 }
 
 #[test]
+fn errors_carry_opt_when_the_query_did_rfc_6891_section_6_1_1() {
+    let record: &[u8] = b"\0\0\x01\0\x01\0\0\0\0\0\0";
+    for (why, bytes, has_opt) in [
+        ("another opcode", packet(4 << 11, [1, 0, 0, 1], &[QUESTION, OPT]), true),
+        (
+            "another opcode, and a record",
+            packet(5 << 11, [1, 0, 1, 1], &[QUESTION, record, OPT]),
+            true,
+        ),
+        ("no question", packet(0, [0, 0, 0, 1], &[OPT]), true),
+        ("trailing bytes", packet(0, [1, 0, 0, 1], &[QUESTION, OPT, b"x"]), true),
+        ("two OPT", packet(0, [1, 0, 0, 2], &[QUESTION, OPT, OPT]), true),
+        ("another opcode without", packet(4 << 11, [1, 0, 1, 0], &[QUESTION, record]), false),
+        ("an OPT that is not there", packet(4 << 11, [1, 0, 0, 1], &[QUESTION]), false),
+    ] {
+        let (_, response) = refusal(&bytes);
+        let message = Message::from_vec(&response).unwrap();
+        assert_eq!(message.edns.is_some(), has_opt, "{why}");
+    }
+}
+
+#[test]
 fn other_versions_of_edns_get_badvers_with_ours_rfc_6891_section_6_1_3() {
     let opt = b"\0\0\x29\x10\0\0\x01\x80\0\0\0";
     let (rcode, response) = refusal(&packet(0, [1, 0, 0, 1], &[QUESTION, opt]));

@@ -10,11 +10,9 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
+use super::MAX_PROBLEMS;
 use super::problem::{Place, Problem, Severity, nearest};
 use super::spec::Spec;
-
-/// More mistakes than this in one file are not listed.
-const MAX_PROBLEMS: usize = 100;
 
 /// One step of a path into a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +46,10 @@ impl From<usize> for Step {
 pub(super) struct Document {
     pub(super) file: PathBuf,
     pub(super) text: String,
+    /// Where mistakes were found when it was read: what [`super::check`] finds there follows from them.
+    broken: Vec<Range<usize>>,
+    /// Keys at the top that are none. What stands under them would have names.
+    unknown: Vec<String>,
 }
 
 /// Whether a path's key or its value is meant.
@@ -58,41 +60,105 @@ pub(super) enum Part {
 }
 
 impl Document {
+    pub(super) const fn new(file: PathBuf, text: String) -> Self {
+        Self { file, text, broken: Vec::new(), unknown: Vec::new() }
+    }
+
     /// What the file says, as far as it can be understood, and all that is wrong with it.
     ///
     /// After a mistake the value that has it is taken out and the rest is read, so that all mistakes are found at once.
-    pub(super) fn read(&self, env: &dyn Fn(&str) -> Option<String>) -> (Spec, Vec<Problem>) {
-        let (mut table, errors) = DeTable::parse_recoverable(&self.text);
-        let mut problems: Vec<Problem> = errors
-            .iter()
-            .take(MAX_PROBLEMS)
-            .map(|error| self.problem(error.span(), lower_first(error.message()), None))
-            .collect();
-        if !problems.is_empty() {
+    pub(super) fn read(&mut self, env: &dyn Fn(&str) -> Option<String>) -> (Spec, Vec<Problem>) {
+        let text = std::mem::take(&mut self.text);
+        let result = self.read_text(&text, env);
+        self.text = text;
+        result
+    }
+
+    fn read_text(
+        &mut self,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> (Spec, Vec<Problem>) {
+        let (mut table, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
             // What a broken line leaves behind is guesswork: its other mistakes may not be real.
-            return (Spec::default(), problems);
+            return (Spec::default(), self.syntax(text, &errors));
         }
-        self.substitute(table.get_mut(), env, &mut problems);
-        let mut removed = Vec::new();
+        let mut problems = Vec::new();
+        self.substitute(text, table.get_mut(), env, &mut problems);
+        let mut removed: Vec<Removed> = Vec::new();
         for _ in 0..MAX_PROBLEMS {
             let error = match Spec::deserialize(Deserializer::from(table.clone())) {
                 Ok(spec) => return (spec, problems),
                 Err(error) => error,
             };
-            // A key that was taken out here is not missing.
-            if !missing(&error).is_some_and(|key| removed.iter().any(|removed| removed == key)) {
-                problems.push(self.translate(&error));
+            // A key that was taken out here, or is there with a slip in its name, is not missing.
+            let is_known = missing(&error).is_some_and(|key| {
+                removed.iter().any(|removed| {
+                    error.span() == removed.from && (removed.key == key || removed.meant == key)
+                })
+            });
+            let (message, note, meant) = translate(&error, text);
+            if !is_known {
+                problems.push(self.problem(text, error.span(), message, note));
             }
-            match error.span().and_then(|span| remove(table.get_mut(), &span)) {
-                Some(key) => removed.push(key),
+            match error.span().and_then(|span| remove(table.get_mut(), None, &span)) {
+                Some((key, from)) => {
+                    if from.is_none() {
+                        self.unknown.push(key.clone());
+                    }
+                    removed.push(Removed { key, meant: meant.unwrap_or_default(), from });
+                }
                 None => break,
             }
         }
         (Spec::default(), problems)
     }
 
+    /// Mistakes that are not TOML. A mistake often has others follow from it: one is shown for a line, and one for a
+    /// table that stands twice.
+    fn syntax(&mut self, text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut in_second_table = false;
+        for error in errors {
+            let duplicate = error.message() == "duplicate key";
+            let problem = self.problem(text, error.span(), lower_first(error.message()), None);
+            let header = problem
+                .place
+                .as_ref()
+                .is_some_and(|place| place.text.trim_start().starts_with('['));
+            if duplicate && in_second_table && !header {
+                continue;
+            }
+            in_second_table = duplicate && header;
+            let line = |problem: &Problem| problem.place.as_ref().map(|place| place.line);
+            if problems.iter().all(|shown| line(shown) != line(&problem)) {
+                problems.push(problem);
+            }
+            if problems.len() == MAX_PROBLEMS {
+                break;
+            }
+        }
+        problems
+    }
+
+    /// Whether the file has a table of this kind, of this name where one is given, though perhaps not one that could be
+    /// read.
+    pub(super) fn mentions(&self, table: &str, name: Option<&str>) -> bool {
+        std::iter::once(table).chain(self.unknown.iter().map(String::as_str)).any(|table| {
+            let path: Vec<Step> =
+                [Some(table), name].into_iter().flatten().map(Step::from).collect();
+            self.place(&path, Part::Key).is_some()
+        })
+    }
+
+    /// Whether something was found wrong at or in this span when the file was read.
+    pub(super) fn is_broken(&self, span: &Range<usize>) -> bool {
+        self.broken.iter().any(|broken| broken.start < span.end && span.start < broken.end)
+    }
+
     /// A problem at `path`, if the path begins in this file. The deepest part of it that is there is pointed at.
-    pub(super) fn place(&self, path: &[Step], part: Part) -> Option<(usize, Place)> {
+    pub(super) fn place(&self, path: &[Step], part: Part) -> Option<(Range<usize>, Place)> {
         let (table, _) = DeTable::parse_recoverable(&self.text);
         let Some((Step::Key(first), rest)) = path.split_first() else {
             return None;
@@ -125,68 +191,43 @@ impl Document {
                 _ => break,
             }
         }
-        Some((span.start, Place::of(&self.text, &span)))
+        let place = Place::of(&self.text, &span);
+        Some((span, place))
     }
 
     fn problem(
-        &self,
+        &mut self,
+        text: &str,
         span: Option<Range<usize>>,
         message: String,
         note: Option<String>,
     ) -> Problem {
+        self.broken.extend(span.clone());
         Problem {
             severity: Severity::Error,
             message,
             note,
-            place: span.map(|span| Place::of(&self.text, &span)),
+            place: span.map(|span| Place::of(text, &span)),
             file: self.file.clone(),
         }
     }
 
-    /// serde's words in ours, with the nearest key.
-    fn translate(&self, error: &toml::de::Error) -> Problem {
-        let message = error.message();
-        for (found, ours, note) in [
-            ("unknown field `", "unknown key", "known keys"),
-            ("unknown variant `", "unknown value", "known values"),
-        ] {
-            let Some((name, expected)) =
-                message.strip_prefix(found).and_then(|rest| rest.split_once('`'))
-            else {
-                continue;
-            };
-            let mut known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-            let hint = match nearest(name, known.iter().copied()) {
-                Some(near) => format!("; did you mean `{near}`?"),
-                None => String::new(),
-            };
-            known.sort_unstable();
-            let note = match known.is_empty() {
-                true => "there are no known keys here".to_owned(),
-                false => format!("{note}: {}", known.join(", ")),
-            };
-            return self.problem(error.span(), format!("{ours} `{name}`{hint}"), Some(note));
-        }
-        if let Some(name) = missing(error) {
-            return self.problem(error.span(), format!("the key `{name}` is missing"), None);
-        }
-        self.problem(error.span(), lower_first(message), None)
-    }
-
     /// `${NAME}` in strings becomes the environment's value; `$${` stands for `${`.
     fn substitute(
-        &self,
+        &mut self,
+        whole: &str,
         table: &mut DeTable<'_>,
         env: &dyn Fn(&str) -> Option<String>,
         problems: &mut Vec<Problem>,
     ) {
         for (_, value) in table.iter_mut() {
-            self.substitute_value(value, env, problems);
+            self.substitute_value(whole, value, env, problems);
         }
     }
 
     fn substitute_value(
-        &self,
+        &mut self,
+        whole: &str,
         value: &mut Spanned<DeValue<'_>>,
         env: &dyn Fn(&str) -> Option<String>,
         problems: &mut Vec<Problem>,
@@ -195,14 +236,14 @@ impl Document {
         match value.get_mut() {
             DeValue::String(text) if text.contains("${") => match expand(text, env) {
                 Ok(expanded) => *text = expanded.into(),
-                Err(message) => problems.push(self.problem(Some(span), message, None)),
+                Err(message) => problems.push(self.problem(whole, Some(span), message, None)),
             },
             DeValue::Array(array) => {
                 for inner in array.iter_mut() {
-                    self.substitute_value(inner, env, problems);
+                    self.substitute_value(whole, inner, env, problems);
                 }
             }
-            DeValue::Table(table) => self.substitute(table, env, problems),
+            DeValue::Table(table) => self.substitute(whole, table, env, problems),
             _ => {}
         }
     }
@@ -230,20 +271,96 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, St
     Ok(expanded)
 }
 
+/// What was taken out of the file to read the rest.
+struct Removed {
+    key: String,
+    /// The known key that was probably meant.
+    meant: String,
+    /// Where the table stands that had it; none for the file as a whole.
+    from: Option<Range<usize>>,
+}
+
+/// serde's words in ours: the message, a note, and the key that was probably meant.
+fn translate(error: &toml::de::Error, text: &str) -> (String, Option<String>, Option<String>) {
+    let message = error.message();
+    for (found, ours, note) in [
+        ("unknown field `", "unknown key", "known keys"),
+        ("unknown variant `", "unknown value", "known values"),
+    ] {
+        let Some((name, expected)) =
+            message.strip_prefix(found).and_then(|rest| rest.split_once('`'))
+        else {
+            continue;
+        };
+        let mut known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        let near = nearest(name, known.iter().copied()).map(str::to_owned);
+        let hint = near.as_ref().map(|near| format!("; did you mean `{near}`?"));
+        known.sort_unstable();
+        let note = match known.is_empty() {
+            true => "there are no known keys here".to_owned(),
+            false => format!("{note}: {}", known.join(", ")),
+        };
+        return (format!("{ours} `{name}`{}", hint.unwrap_or_default()), Some(note), near);
+    }
+    if let Some(name) = missing(error) {
+        return (format!("the key `{name}` is missing"), None, None);
+    }
+    let written = || {
+        let value = error.span().and_then(|span| text.get(span)).unwrap_or("this");
+        value.trim_matches(['"', '\'']).to_owned()
+    };
+    let message = match message {
+        "invalid socket address syntax" => format!(
+            "`{}` is not an address with a port: write \"192.0.2.1:80\" or \"[2001:db8::1]:80\"",
+            written()
+        ),
+        "invalid IP address syntax" => {
+            format!("`{}` is not an IP address: write \"192.0.2.1\" or \"2001:db8::1\"", written())
+        }
+        "wanted string or table" => "expected a string".to_owned(),
+        other => match other.split_once("expected ") {
+            Some((found, expected)) => {
+                format!("{}expected {}", lower_first(found), plain(expected))
+            }
+            None => lower_first(other),
+        },
+    };
+    (message, None, None)
+}
+
+/// What serde expects, for people who do not write Rust.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "socket address" => "an address with a port, such as \"127.0.0.1:8053\"",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "f64" => "a number",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    }
+}
+
 /// The key that an error says is missing.
 fn missing(error: &toml::de::Error) -> Option<&str> {
     Some(error.message().strip_prefix("missing field `")?.trim_end_matches('`'))
 }
 
-/// Takes out the key or element at `span`, and gives the key that it stood under.
-fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<String> {
+/// Takes out the key or element at `span`. Gives the key that it stood under, and where the table with that key is.
+fn remove(
+    table: &mut DeTable<'_>,
+    at: Option<&Range<usize>>,
+    span: &Range<usize>,
+) -> Option<(String, Option<Range<usize>>)> {
     let found = table
         .iter()
         .find(|(key, value)| key.span() == *span || value.span() == *span)
         .map(|(key, _)| key.clone());
     if let Some(key) = found {
         table.remove(&key);
-        return Some(key.into_inner().into_owned());
+        return Some((key.into_inner().into_owned(), at.cloned()));
     }
     table.iter_mut().find_map(|(key, value)| remove_inside(key.get_ref(), value, span))
 }
@@ -252,9 +369,10 @@ fn remove_inside(
     key: &str,
     value: &mut Spanned<DeValue<'_>>,
     span: &Range<usize>,
-) -> Option<String> {
+) -> Option<(String, Option<Range<usize>>)> {
+    let at = value.span();
     match value.get_mut() {
-        DeValue::Table(table) => remove(table, span),
+        DeValue::Table(table) => remove(table, Some(&at), span),
         DeValue::Array(array) => {
             if array.iter().any(|inner| inner.span() == *span) {
                 let mut rest = DeArray::new();
@@ -262,7 +380,7 @@ fn remove_inside(
                     rest.push(inner.clone());
                 }
                 *array = rest;
-                return Some(key.to_owned());
+                return Some((key.to_owned(), Some(at)));
             }
             array.iter_mut().find_map(|inner| remove_inside(key, inner, span))
         }

@@ -12,10 +12,11 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use document::Step;
-pub use problem::{Place, Problem, Severity, nearest};
+pub use problem::{Place, Problem, Severity, listing, nearest};
 pub use spec::*;
 pub use values::*;
 
@@ -45,25 +46,43 @@ pub struct Loaded {
 
 /// A configuration file at most: beyond it something else was given by mistake.
 const MAX_FILE: usize = 16 << 20;
+/// Mistakes of one kind that are listed at most.
+const MAX_PROBLEMS: usize = 100;
 /// Included files at most.
 const MAX_FILES: usize = 10_000;
 
 /// Reads and checks the configuration at `path`.
 ///
 /// # Errors
-/// All that is wrong with it, warnings included, in the order of the files.
+/// All that is wrong with it, in the order of the files.
 pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut documents = Vec::new();
-    let Some(mut spec) = read_one(path, files, &mut documents, &mut problems) else {
+    let (mut problems, mut documents) = (Vec::new(), Vec::new());
+    let Some(spec) = read_all(path, files, &mut documents, &mut problems) else {
         return Err(problems);
     };
+    check_all(spec, documents, problems)
+}
+
+/// What can be understood of a configuration, however much is wrong with it: enough to find the running nodes, which an
+/// operator must be able to ask while a file is broken. Never to serve by.
+pub fn glance(path: &Path, files: &dyn Files) -> Spec {
+    read_all(path, files, &mut Vec::new(), &mut Vec::new()).unwrap_or_default()
+}
+
+/// The file at `path` and what it includes.
+fn read_all(
+    path: &Path,
+    files: &dyn Files,
+    documents: &mut Vec<Document>,
+    problems: &mut Vec<Problem>,
+) -> Option<Spec> {
+    let mut spec = read_one(path, files, documents, problems)?;
     let dir = path.parent().unwrap_or_else(|| Path::new(""));
     for (at, pattern) in std::mem::take(&mut spec.include).iter().enumerate() {
         let whole = dir.join(pattern);
         let place = |message: String| {
             located(
-                &documents,
+                documents,
                 &[Step::from("include"), Step::from(at)],
                 Part::Value,
                 Severity::Error,
@@ -72,38 +91,57 @@ pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Vec<Problem>> {
         };
         let found = match files.glob(&whole.to_string_lossy()) {
             Ok(found) if found.is_empty() && !pattern.contains(['*', '?', '[']) => {
-                problems.push(place(format!("there is no file `{}`", whole.display())).1);
+                problems.push(place(format!("there is no file `{}`", whole.display())));
                 continue;
             }
             Ok(found) if found.len() > MAX_FILES => {
-                problems.push(place(format!("more than {MAX_FILES} files match")).1);
+                problems.push(place(format!("more than {MAX_FILES} files match")));
                 continue;
             }
             Ok(found) => found,
             Err(message) => {
-                problems.push(place(message).1);
+                problems.push(place(message));
                 continue;
             }
         };
+        // A pattern may match a file that was read already, the first one among them.
         for file in found {
-            if let Some(part) = read_one(&file, files, &mut documents, &mut problems) {
-                merge(&mut spec, part, &documents, &mut problems);
+            if documents.iter().any(|document| document.file == file) {
+                continue;
+            }
+            if let Some(part) = read_one(&file, files, documents, problems) {
+                merge(&mut spec, part, documents, problems);
             }
         }
     }
-    let mut checked = check::check(&spec, &|table, name| {
-        let path = [Step::from(table), Step::from(name)];
-        documents.iter().any(|document| document.place(&path, Part::Key).is_some())
+    Some(spec)
+}
+
+fn check_all(
+    spec: Spec,
+    documents: Vec<Document>,
+    mut problems: Vec<Problem>,
+) -> Result<Loaded, Vec<Problem>> {
+    let checked = check::check(&spec, &|table, name| {
+        documents.iter().any(|document| document.mentions(table, name))
     });
-    checked.sort_by_key(|finding| finding.severity == Severity::Warning);
-    let mut placed: Vec<_> = checked
-        .into_iter()
-        .map(|finding| {
-            located(&documents, &finding.path, finding.part, finding.severity, finding.message)
-        })
-        .collect();
-    placed.sort_by_key(|(order, _)| *order);
-    problems.extend(placed.into_iter().map(|(_, problem)| problem));
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        checked.into_iter().partition(|finding| finding.severity == Severity::Error);
+    for finding in errors.into_iter().take(MAX_PROBLEMS) {
+        let follows = find(&documents, &finding.path, finding.part)
+            .is_some_and(|(document, span, _)| document.is_broken(&span));
+        if !follows {
+            problems.push(finding.placed(&documents));
+        }
+    }
+    // What a configuration with mistakes would lead to is guesswork: it has no warnings yet.
+    if problems.is_empty() {
+        problems.extend(warnings.into_iter().map(|finding| finding.placed(&documents)));
+    }
+    problems.sort_by_key(|problem| {
+        let file = documents.iter().position(|document| document.file == problem.file);
+        (file, problem.place.as_ref().map(|place| (place.line, place.column)))
+    });
     if problems.iter().any(Problem::is_error) {
         return Err(problems);
     }
@@ -114,7 +152,7 @@ pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Vec<Problem>> {
 impl Loaded {
     /// A problem that a program found with what stands at `path`, such as a zone file that cannot be read.
     pub fn problem(&self, path: &[Step], severity: Severity, message: String) -> Problem {
-        located(&self.documents, path, Part::Value, severity, message).1
+        located(&self.documents, path, Part::Value, severity, message)
     }
 }
 
@@ -138,16 +176,22 @@ fn read_one(
             return None;
         }
     };
-    let text = match String::from_utf8(bytes) {
+    let mut text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            problems.push(Problem::with_file(path, format!("line {line} is not UTF-8")));
+            let text = String::from_utf8_lossy(error.as_bytes());
+            let place = Some(Place::of(&text, &(at..at + 1)));
+            let message = "this is not UTF-8: save the file as UTF-8";
+            problems.push(Problem { place, ..Problem::with_file(path, message) });
             return None;
         }
     };
-    let document = Document { file: path.to_owned(), text };
+    // Some editors begin a file with a byte order mark.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    let mut document = Document::new(path.to_owned(), text);
     let (mut spec, found) = document.read(&|name| files.env(name));
     problems.extend(found);
     spec.resolve_paths(path.parent().unwrap_or_else(|| Path::new("")));
@@ -159,7 +203,7 @@ fn read_one(
 fn merge(spec: &mut Spec, part: Spec, documents: &[Document], problems: &mut Vec<Problem>) {
     let Some((last, before)) = documents.split_last() else { return };
     let mut twice = |path: &[Step], message: String| {
-        let (_, mut problem) =
+        let mut problem =
             located(std::slice::from_ref(last), path, Part::Key, Severity::Error, message);
         problem.file.clone_from(&last.file);
         problems.push(problem);
@@ -196,7 +240,7 @@ fn merge(spec: &mut Spec, part: Spec, documents: &[Document], problems: &mut Vec
             extend(&mut spec.$table, part.$table, &mut |name| {
                 twice(
                     &[stringify!($table).into(), name.into()],
-                    format!("there is a {} `{name}` in another file already", stringify!($table)),
+                    format!("there is a `[{}.{name}]` in another file already", stringify!($table)),
                 );
             });
         )*};
@@ -219,25 +263,36 @@ fn extend<T>(
     }
 }
 
-/// The problem, and its order among all.
+/// Where a path stands.
+fn find<'d>(
+    documents: &'d [Document],
+    path: &[Step],
+    part: Part,
+) -> Option<(&'d Document, Range<usize>, Place)> {
+    documents.iter().find_map(|document| {
+        document.place(path, part).map(|(span, place)| (document, span, place))
+    })
+}
+
 fn located(
     documents: &[Document],
     path: &[Step],
     part: Part,
     severity: Severity,
     message: String,
-) -> ((usize, usize), Problem) {
-    let found = documents.iter().enumerate().find_map(|(index, document)| {
-        document.place(path, part).map(|(offset, place)| ((index, offset), document, place))
-    });
-    let (order, file, place) = match found {
-        Some((order, document, place)) => (order, document.file.clone(), Some(place)),
-        None => {
-            let first = documents.first().map(|document| document.file.clone());
-            ((usize::MAX, 0), first.unwrap_or_default(), None)
-        }
+) -> Problem {
+    let (file, place) = match find(documents, path, part) {
+        Some((document, _, place)) => (Some(document), Some(place)),
+        None => (documents.first(), None),
     };
-    (order, Problem { severity, message, note: None, place, file })
+    let file = file.map(|document| document.file.clone()).unwrap_or_default();
+    Problem { severity, message, note: None, place, file }
+}
+
+impl check::Finding {
+    fn placed(self, documents: &[Document]) -> Problem {
+        located(documents, &self.path, self.part, self.severity, self.message)
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 /// Whether a problem keeps the configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -33,13 +35,18 @@ pub struct Problem {
 pub struct Place {
     /// From 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// From 1, in characters; 0 where the line as a whole is meant, whose text is then not shown.
     pub column: usize,
-    /// Characters that are meant, within the line.
+    /// Characters that are meant, within `text`.
     pub width: usize,
-    /// The line itself.
+    /// The line itself, of a long one the part around what is meant.
     pub text: String,
+    /// Characters of the line before `text`.
+    pub skipped: usize,
 }
+
+/// Characters of a line that are shown.
+const MAX_SHOWN: usize = 160;
 
 impl Place {
     /// The line and column of bytes `span` of `text`.
@@ -48,12 +55,17 @@ impl Place {
         let end = floor_char_boundary(text, span.end).max(start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-        Self {
-            line: text[..start].matches('\n').count() + 1,
-            column: text[line_start..start].chars().count() + 1,
-            width: text[start..end.min(line_end)].chars().count().max(1),
-            text: text[line_start..line_end].trim_end_matches('\r').to_owned(),
-        }
+        let column = text[line_start..start].chars().count() + 1;
+        let line = text[line_start..line_end].trim_end_matches('\r');
+        let skipped = match line.chars().nth(MAX_SHOWN) {
+            Some(_) => (column - 1).saturating_sub(MAX_SHOWN / 2),
+            None => 0,
+        };
+        let shown: String = line.chars().skip(skipped).take(MAX_SHOWN).collect();
+        let room = (shown.chars().count() + skipped).saturating_sub(column - 1);
+        let width = text[start..end.min(line_end)].chars().count().min(room).max(1);
+        let line = text[..start].matches('\n').count() + 1;
+        Self { line, column, width, text: shown, skipped }
     }
 }
 
@@ -72,6 +84,12 @@ impl Problem {
             place: None,
             file: file.to_owned(),
         }
+    }
+
+    /// A problem with a line of a file that the configuration names.
+    pub fn in_line(file: &Path, line: usize, severity: Severity, message: String) -> Self {
+        let place = Place { line, column: 0, width: 0, text: String::new(), skipped: 0 };
+        Self { severity, place: Some(place), ..Self::with_file(file, message) }
     }
 
     /// Whether it keeps the configuration from being used.
@@ -94,16 +112,44 @@ impl fmt::Display for Problem {
             };
         };
         let (line, column) = (place.line, place.column);
+        if column == 0 {
+            return write!(f, "{}:{line}: {severity}: {}", self.file.display(), self.message);
+        }
         let margin = " ".repeat(line.to_string().len());
         writeln!(f, "{}:{line}:{column}: {severity}: {}", self.file.display(), self.message)?;
         writeln!(f, "{margin} |")?;
-        // Tabs would put the caret in the wrong column.
-        writeln!(f, "{line} | {}", place.text.replace('\t', " "))?;
-        write!(f, "{margin} | {}{}", " ".repeat(column - 1), "^".repeat(place.width))?;
+        // Tabs would put the caret in the wrong column; other control characters would command the terminal.
+        writeln!(f, "{line} | {}", place.text.replace(char::is_control, " "))?;
+        write!(
+            f,
+            "{margin} | {}{}",
+            " ".repeat(column - 1 - place.skipped),
+            "^".repeat(place.width)
+        )?;
         match &self.note {
             Some(note) => write!(f, "\n{margin} = {note}"),
             None => Ok(()),
         }
+    }
+}
+
+/// All of them, as operators see them.
+pub fn listing(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// For scripts: the severity, the file, the line and column where there are, the message and a note.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Problem", 6)?;
+        fields.serialize_field("severity", if self.is_error() { "error" } else { "warning" })?;
+        fields.serialize_field("file", &self.file.to_string_lossy())?;
+        fields.serialize_field("line", &self.place.as_ref().map(|place| place.line))?;
+        let column = self.place.as_ref().map(|place| place.column).filter(|column| *column > 0);
+        fields.serialize_field("column", &column)?;
+        fields.serialize_field("message", &self.message)?;
+        fields.serialize_field("note", &self.note)?;
+        fields.end()
     }
 }
 

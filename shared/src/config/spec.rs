@@ -557,11 +557,7 @@ pub struct StaleSpec {
 
 impl Default for StaleSpec {
     fn default() -> Self {
-        Self {
-            while_revalidate: Dur::ZERO,
-            if_error: Dur::secs(86_400),
-            after_wait: Dur::secs(1),
-        }
+        Self { while_revalidate: Dur::ZERO, if_error: Dur::secs(86_400), after_wait: Dur::secs(1) }
     }
 }
 

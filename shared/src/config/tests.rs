@@ -275,7 +275,7 @@ fn included_files_count_as_one() {
     let problems = load(Path::new("etc/m.toml"), &Memory::new(files)).unwrap_err();
     let shown = problems[0].to_string();
     assert!(shown.starts_with("etc/sites/www.toml:11:"), "{shown}");
-    assert!(shown.contains("there is a check `edge` in another file already"), "{shown}");
+    assert!(shown.contains("there is a `[check.edge]` in another file already"), "{shown}");
 
     let wrong = second.replace("origin = \"static\"", "origin = \"statik\"");
     let files = [("etc/m.toml", first.as_str()), ("etc/sites/www.toml", &wrong)];
@@ -298,4 +298,64 @@ fn a_mistake_is_reported_once() {
     let text = GOOD.replace("servers = [{ url = \"http://127.0.9.1:9001\" }]", "servers = 5");
     let found = messages(&text);
     assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+/// A mistake and the messages it leads to: itself, and nothing that only follows from it.
+#[test]
+fn what_follows_from_a_mistake_is_not_reported() {
+    for (good, bad, expected) in [
+        // The key is there, with a slip in its name.
+        ("admin = \"127.0.0.53:8053\"", "admni = \"127.0.0.53:8053\"", "unknown key `admni`"),
+        // Its list is empty only because its element cannot be read.
+        ("\"127.0.0.53:5353\"", "\"127.0.0.53\"", "`127.0.0.53` is not an address with a port"),
+        ("http://127.0.9.1:9001", "127.0.9.1", "`127.0.9.1` is not a server's URL"),
+        // All that stands under the misspelt table has its name.
+        ("[check.edge]", "[chek.edge]", "unknown key `chek`; did you mean `check`?"),
+        // A location has two numbers; datacenters are there, though one cannot be read.
+        ("[37.46, 126.44]", "[37.46]", "a location is two numbers"),
+        ("[37.46, 126.44]", "[37.46, 126.44, 3.0]", "a location is two numbers"),
+        ("[37.46, 126.44]", "\"icn\"", "expected a list"),
+        // Names the type that is wanted.
+        ("admin = \"127.0.0.53:8053\"", "admin = 8053", "expected an address with a port"),
+    ] {
+        assert!(GOOD.contains(good), "{good}");
+        let found = messages(&GOOD.replacen(good, bad, 1));
+        assert_eq!(found.len(), 1, "{bad}: {found:#?}");
+        assert!(found[0].contains(expected), "{bad}: {found:#?}");
+    }
+    let twice = format!("{GOOD}\n[datacenter.icn]\nlocation = [1.0, 2.0]\nweight = 2\n");
+    assert_eq!(messages(&twice).len(), 1, "{:#?}", messages(&twice));
+}
+
+#[test]
+fn an_element_of_a_list_is_pointed_at() {
+    let text = format!("{GOOD}\n[check.b]\nkind = \"http\"\nstatus = [\"200\", \"abc\"]\n");
+    let problems = load_text(&text).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let place = problems[0].place.as_ref().unwrap();
+    assert_eq!((place.column, place.width), (18, 5));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let problems = load_text("\u{feff}[datacentre]\n").unwrap_err();
+    let place = problems[0].place.as_ref().unwrap();
+    assert_eq!((place.line, place.column, place.text.as_str()), (1, 2, "[datacentre]"));
+}
+
+#[test]
+fn of_a_long_line_a_part_is_shown() {
+    let text = format!("[log]\nsample = [{}]\n", "1, ".repeat(100_000));
+    for problem in load_text(&text).unwrap_err() {
+        assert!(problem.to_string().len() < 1000, "{}", problem.to_string().len());
+    }
+    let place = Place::of(&"x".repeat(10_000), &(5000..5003));
+    assert_eq!((place.column, place.width, place.text.len()), (5001, 3, 160));
+}
+
+#[test]
+fn a_pattern_may_match_the_file_itself() {
+    let files = Memory::new([("m.toml", "include = [\"m.toml\"]\n[cluster]\nname = \"a\"\n")]);
+    let loaded = load(Path::new("m.toml"), &files).unwrap_or_else(|p| panic!("{}", listing(&p)));
+    assert_eq!(loaded.files.len(), 1);
 }

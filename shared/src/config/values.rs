@@ -9,9 +9,41 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use crate::size::{parse_rate, parse_size};
 use crate::time::parse_duration;
 
+/// Reads a value from a string by its `TryFrom<String>`. Unlike serde's `try_from` it keeps the place of an element of a
+/// list, and says what is wanted in place of another type.
+macro_rules! from_text {
+    ($($value:ident: $wanted:literal),* $(,)?) => {$(
+        impl<'de> Deserialize<'de> for $value {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $value;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($wanted)
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$value, E> {
+                        $value::try_from(text.to_owned()).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+    )*};
+}
+
+from_text! {
+    Dur: "a length of time, such as \"30s\"",
+    Size: "a size, such as \"512MiB\"",
+    Rate: "a rate, such as \"10Gbps\"",
+    Control: "\"embedded\" or \"nats://HOST:PORT\"",
+    LogTarget: "\"off\", \"stdout\" or a file name",
+    AllDown: "a string, such as \"last-good\"",
+    StatusPattern: "a string, such as \"200\" or \"2xx\"",
+    OriginUrl: "a URL, such as \"http://127.0.0.1:8080\"",
+}
+
 /// A length of time: `"30s"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dur(Duration);
 
 impl Dur {
@@ -42,8 +74,7 @@ impl TryFrom<String> for Dur {
 }
 
 /// Bytes: `"512MiB"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
 impl TryFrom<String> for Size {
@@ -54,8 +85,7 @@ impl TryFrom<String> for Size {
 }
 
 /// Bits per second: `"10Gbps"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
 
 impl TryFrom<String> for Rate {
@@ -67,7 +97,7 @@ impl TryFrom<String> for Rate {
 
 /// A place on earth: `[latitude, longitude]` in degrees.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
-#[serde(try_from = "[f64; 2]")]
+#[serde(try_from = "Vec<f64>")]
 pub struct Location {
     /// −90 (south) to 90 (north).
     pub latitude: f64,
@@ -75,9 +105,12 @@ pub struct Location {
     pub longitude: f64,
 }
 
-impl TryFrom<[f64; 2]> for Location {
+impl TryFrom<Vec<f64>> for Location {
     type Error = String;
-    fn try_from([latitude, longitude]: [f64; 2]) -> Result<Self, String> {
+    fn try_from(degrees: Vec<f64>) -> Result<Self, String> {
+        let [latitude, longitude] = degrees[..] else {
+            return Err("a location is two numbers: [latitude, longitude]".to_owned());
+        };
         if !(-90.0..=90.0).contains(&latitude) {
             return Err(format!(
                 "latitude {latitude} is not between -90 and 90 (the latitude comes first)"
@@ -91,8 +124,7 @@ impl TryFrom<[f64; 2]> for Location {
 }
 
 /// `control` of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// A log kept by a geodns.
     Embedded,
@@ -112,8 +144,7 @@ impl TryFrom<String> for Control {
 }
 
 /// Where a log goes.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     /// Nowhere.
     Off,
@@ -154,8 +185,7 @@ impl LogTarget {
 }
 
 /// What is answered when no datacenter is up.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllDown {
     /// What was answered when something was last up; before that, as if all were up.
     LastGood,
@@ -190,8 +220,7 @@ impl TryFrom<String> for AllDown {
 }
 
 /// Status codes: `"200"`, `"2xx"`, `"200-299"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusPattern {
     /// The first that matches.
     pub from: u16,
@@ -229,8 +258,7 @@ impl TryFrom<String> for StatusPattern {
 }
 
 /// Where an origin's server is: `http://HOST[:PORT]` or `https://HOST[:PORT]`, without a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OriginUrl {
     /// Whether over TLS.
     pub tls: bool,

@@ -2,10 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
+};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +31,8 @@ pub fn init(level: &str) -> Result<(), String> {
 
 /// Lines that wait for the writer at most; more are dropped and counted.
 const QUEUE: usize = 8192;
+/// How long an ending program waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 enum Message {
     Line(Vec<u8>),
@@ -42,6 +48,8 @@ struct Inner {
     sender: Option<SyncSender<Message>>,
     dropped: Counter,
     writer: Option<JoinHandle<()>>,
+    /// Closed when the writer ends.
+    ended: Mutex<Receiver<()>>,
 }
 
 impl Inner {
@@ -70,10 +78,13 @@ impl JsonLog {
         let sink = Sink::open(path)?;
         let (sender, receiver) = sync_channel(QUEUE);
         let lost = dropped.clone();
-        let writer = std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_lines(sink, &receiver, &lost))?;
-        Ok(Self(Some(Arc::new(Inner { sender: Some(sender), dropped, writer: Some(writer) }))))
+        let (ending, ended) = sync_channel(0);
+        let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            let _ending: SyncSender<()> = ending;
+            write_lines(sink, &receiver, &lost);
+        })?;
+        let (sender, writer, ended) = (Some(sender), Some(writer), Mutex::new(ended));
+        Ok(Self(Some(Arc::new(Inner { sender, dropped, writer, ended }))))
     }
 
     /// Whether lines go anywhere: spares making them.
@@ -101,9 +112,17 @@ impl JsonLog {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The writer ends when the sender is gone, having written everything.
+        // The writer ends when the sender is gone, having written everything; one that cannot write is left behind.
         self.sender = None;
-        if let Some(writer) = self.writer.take() {
+        if let Some(writer) = self.writer.take()
+            && !matches!(
+                self.ended
+                    .get_mut()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .recv_timeout(LAST_LINES),
+                Err(RecvTimeoutError::Timeout)
+            )
+        {
             let _ = writer.join();
         }
     }
@@ -138,7 +157,9 @@ impl Sink {
 }
 
 fn append(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // A pipe opened for writing alone waits for its reader.
+    let is_pipe = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
+    OpenOptions::new().create(true).append(true).read(is_pipe).open(path)
 }
 
 fn write_lines(mut sink: Sink, receiver: &Receiver<Message>, lost: &Counter) {
@@ -208,6 +229,22 @@ mod tests {
         drop(log);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
         assert_eq!(std::fs::read_to_string(dir.path().join("access.log.1")).unwrap(), "old\n");
+    }
+
+    /// A pipe that nobody reads takes what its buffer holds; then lines are lost and counted, and nobody waits.
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_up_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let dropped = Counter::default();
+        let log = JsonLog::open(&LogTarget::File(path), dropped.clone()).unwrap();
+        for _ in 0..3 * QUEUE {
+            log.write(vec![b'x'; 100]);
+        }
+        assert!(dropped.get() >= QUEUE as u64, "{}", dropped.get());
+        drop(log);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod command;
 pub mod files;
 pub mod log;
 pub mod probe;

@@ -29,8 +29,8 @@ pub enum Question {
         path: String,
         /// What is good.
         status: Vec<StatusPattern>,
-        /// Over TLS, verified against the host's name.
-        tls: Option<Arc<ClientConfig>>,
+        /// Over TLS, the certificate verified against this name: that of the server asked, whatever `Host` says.
+        tls: Option<(String, Arc<ClientConfig>)>,
     },
 }
 
@@ -80,10 +80,9 @@ async fn ask_in_time(address: SocketAddr, question: &Question) -> Result<Bytes, 
     };
     match tls {
         None => request(stream, host, path, status).await,
-        Some(config) => {
+        Some((name, config)) => {
             let failed = |error: &dyn std::fmt::Display| Failure::Tls(error.to_string());
-            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
-            let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
+            let name = ServerName::try_from(name.clone()).map_err(|error| failed(&error))?;
             let stream = TlsConnector::from(config.clone())
                 .connect(name, stream)
                 .await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -29,7 +29,10 @@ pub fn load(certificate_file: &Path, key_file: &Path) -> Result<Arc<CertifiedKey
     if chain.is_empty() {
         return Err(named(certificate_file, &"there is no certificate in it"));
     }
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| named(key_file, &error))?;
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| match error {
+        pem::Error::NoItemsFound => named(key_file, &"there is no private key in it"),
+        other => named(key_file, &other),
+    })?;
     certified(chain, key).map_err(|error| {
         format!("{} and {}: {error}", certificate_file.display(), key_file.display())
     })

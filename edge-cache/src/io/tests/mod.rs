@@ -1,7 +1,9 @@
 //! A node over real sockets against a scripted origin. Nothing sleeps: scripts wait for what the test does.
 
+mod admin;
 mod cache;
 mod clients;
+mod secure;
 mod upstreams;
 
 use std::net::SocketAddr;

@@ -210,3 +210,34 @@ async fn an_error_of_the_parent_is_told_to_all_who_wait() {
     assert!(!again.field("cache-status").unwrap().contains("known-uncacheable"), "{again:?}");
     assert_eq!(parent.counted(Outcome::Error), 2);
 }
+
+/// RFC 9110 §15.2.2: nobody was asked to switch protocols, so nobody is switched.
+#[tokio::test]
+async fn a_101_that_nobody_asked_for_is_an_error() {
+    let switched = "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let origin = ScriptedOrigin::start(move |_| vec![send(switched)]).await;
+    let edge = simple(&origin);
+    for path in ["/a", "/api/a"] {
+        let refused = request(edge.http, "GET", path, "Upgrade: x\r\n").await;
+        let status = refused.field("proxy-status").unwrap_or_default();
+        assert!(refused.status == 502 && status.contains("http_protocol_error"), "{status}");
+    }
+}
+
+/// RFC 9112 §7.1: bad chunks are the client's fault, and no client can make a server look dead.
+#[tokio::test]
+async fn a_clients_broken_content_is_not_the_origins_failure() {
+    let origin = ScriptedOrigin::start(|_| vec![send(OK)]).await;
+    let edge = simple(&origin);
+    for chunk in ["zz\r\nhello\r\n", "+5\r\nhello\r\n", "5\r\nhelloXX", "fffffffffffffffff\r\n"] {
+        let text = format!(
+            "POST /api/a HTTP/1.1\r\nHost: www.test\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"
+        );
+        let answer = Response::parse(&raw(edge.http, text.as_bytes()).await, false);
+        assert_eq!(answer.status, 400, "{chunk:?}: {}", answer.head);
+    }
+    let snapshot = edge.node.snapshot.load();
+    let servers = snapshot.origins.values().flat_map(|origin| &origin.upstream.servers);
+    assert!(servers.into_iter().all(super::super::server::Server::is_up));
+    assert_eq!(get(edge.http, "/api/a").await.status, 200);
+}

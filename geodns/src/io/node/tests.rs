@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shared::config::LogTarget;
+use shared::config::{LogTarget, listing};
 use shared::metrics::Counter;
 
 use super::*;
@@ -48,7 +48,7 @@ pub(in crate::io) fn write(dir: &Path, config: &str, zone: &str) {
 
 pub(in crate::io) fn start(dir: &Path) -> Arc<Node> {
     let path = dir.join("meridian.toml");
-    let loading = load(&path).unwrap_or_else(|problems| panic!("{}", problems.join("\n")));
+    let loading = load(&path).unwrap_or_else(|problems| panic!("{}", listing(&problems)));
     let log = JsonLog::open(&LogTarget::Off, Counter::default()).unwrap();
     Node::new("ns1", path, loading, Arc::new(Registry::new()), log).unwrap()
 }
@@ -125,7 +125,7 @@ fn a_damaged_state_file_is_told_and_not_passed_over() {
     write(dir.path(), CONFIG, ZONE);
     std::fs::write(dir.path().join("state.json"), "{").unwrap();
     let path = dir.path().join("meridian.toml");
-    let loading = load(&path).unwrap_or_else(|problems| panic!("{}", problems.join("\n")));
+    let loading = load(&path).unwrap_or_else(|problems| panic!("{}", listing(&problems)));
     let log = JsonLog::off();
     let result = Node::new("ns1", path, loading, Arc::new(Registry::new()), log);
     assert!(result.err().unwrap().contains("damaged"));
@@ -140,11 +140,30 @@ fn a_reload_keeps_what_is_known_of_edges() {
     probe(&node, "icn-1", "-");
     assert_eq!(datacenter(&node), "fra");
     write(dir.path(), CONFIG, &format!("{ZONE}new A 192.0.2.9\n"));
-    node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", p.join("\n"))));
+    node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", listing(&p))));
     assert_eq!(datacenter(&node), "fra");
     let served = node.served.load_full();
     assert_eq!(served.snapshot.tables.zones.names(), 5, "apex, ns1, ns2, new, www");
     assert_eq!(node.state().generation, 2);
+}
+
+/// Reloads that nobody scrapes between leave nothing behind, and no count is lost with them.
+#[test]
+fn reloads_do_not_pile_up_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), CONFIG, ZONE);
+    let node = start(dir.path());
+    let outcome = crate::answer::Outcome::Drop(crate::reason::Reason::NotAQuery);
+    for _ in 0..20 {
+        let stats = Arc::clone(&node.served.load_full().stats);
+        let mut batch = metrics::Batch::default();
+        stats.note(crate::answer::Transport::Udp, &outcome, &mut batch);
+        stats.add(&mut batch);
+        node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", listing(&p))));
+    }
+    assert!(node.state().stats.len() <= 3, "{}", node.state().stats.len());
+    let dropped = node.registry.render();
+    assert!(dropped.contains("geodns_dropped_total{reason=\"not-a-query\"} 20\n"), "{dropped}");
 }
 
 #[test]
@@ -153,7 +172,8 @@ fn what_is_wrong_is_found_at_once_and_with_its_place() {
     let databases = CONFIG.to_owned() + "[geo]\ndatabases = [\"broken.mmdb\", \"missing.mmdb\"]\n";
     write(dir.path(), &databases, &format!("{ZONE}www A 192.0.2.9\nx CNAME y\nx A 192.0.2.8\n"));
     std::fs::write(dir.path().join("broken.mmdb"), "not a database").unwrap();
-    let problems = load(&dir.path().join("meridian.toml")).err().unwrap().join("\n");
+    let problems =
+        load(&dir.path().join("meridian.toml")).err().map(|problems| listing(&problems)).unwrap();
     for part in [
         "www.cdn.test. is steered and has A",
         "cdn.test.zone:8:",
@@ -164,9 +184,10 @@ fn what_is_wrong_is_found_at_once_and_with_its_place() {
         assert!(problems.contains(part), "{part} in {problems}");
     }
     write(dir.path(), CONFIG, &format!("{ZONE}x A nonsense\n"));
-    let problems = load(&dir.path().join("meridian.toml")).err().unwrap().join("\n");
+    let problems =
+        load(&dir.path().join("meridian.toml")).err().map(|problems| listing(&problems)).unwrap();
     assert!(
-        problems.contains("cdn.test.zone:7: A: `nonsense` is not an IPv4 address"),
+        problems.contains("cdn.test.zone:7: error: A: `nonsense` is not an IPv4 address"),
         "{problems}"
     );
 }

@@ -24,7 +24,14 @@ impl Check<'_> {
                         format!("`{owner}` is not a name relative to the zone: write \"www\", \"*.img\" or \"@\""),
                     );
                 }
-                self.refer(at, "steering", &spec.steering, policy);
+                self.refer(at.clone(), "steering", &spec.steering, policy);
+                let below = owner.strip_suffix(zone.trim_end_matches('.'));
+                if below.is_some_and(|below| below.is_empty() || below.ends_with('.')) {
+                    self.warn_at_key(
+                        at,
+                        format!("names are relative to the zone: this is `{owner}.{zone}`"),
+                    );
+                }
                 let under = owner.split_once('.').map_or("", |(_, rest)| rest);
                 let wildcard = if under.is_empty() { "*".to_owned() } else { format!("*.{under}") };
                 if !owner.starts_with('*') && content.steer.contains_key(&wildcard) {
@@ -52,6 +59,8 @@ impl Check<'_> {
             false => policy.datacenters.iter().collect(),
         };
         match pool.len() {
+            // One that could not be read has been reported.
+            0 if (self.written)("datacenter", None) => {}
             0 => self.error_at_key(path!["steering", name], "there is no datacenter to steer to"),
             1 => self.warn(
                 path!["steering", name],

@@ -28,10 +28,16 @@ pub(super) struct Finding {
     pub(super) message: String,
 }
 
-/// Everything wrong with `spec`. `written` says whether a table has a name in any file, even if it could not be read:
-/// references to it are then not reported as well.
-pub(super) fn check(spec: &Spec, written: &dyn Fn(&str, &str) -> bool) -> Vec<Finding> {
+/// Everything wrong with `spec`. `written` says whether any file has such a table, of this name where one is given, even if
+/// it could not be read: references to it are then not reported as well.
+pub(super) fn check(spec: &Spec, written: &dyn Fn(&str, Option<&str>) -> bool) -> Vec<Finding> {
     let mut check = Check { spec, written, findings: Vec::new() };
+    if spec.nameserver.is_empty() && spec.edge.is_empty() {
+        check.warn(
+            Vec::new(),
+            "there is no `[nameserver.NAME]` and no `[edge.NAME]`: nothing can be started",
+        );
+    }
     check.names();
     check.geo();
     check.log();
@@ -61,7 +67,7 @@ pub(super) fn check(spec: &Spec, written: &dyn Fn(&str, &str) -> bool) -> Vec<Fi
 
 struct Check<'a> {
     spec: &'a Spec,
-    written: &'a dyn Fn(&str, &str) -> bool,
+    written: &'a dyn Fn(&str, Option<&str>) -> bool,
     findings: Vec<Finding>,
 }
 
@@ -81,9 +87,14 @@ impl Check<'_> {
         self.findings.push(Finding { severity, path, part, message: message.into() });
     }
 
+    fn warn_at_key(&mut self, path: Vec<Step>, message: impl Into<String>) {
+        let (severity, part) = (Severity::Warning, Part::Key);
+        self.findings.push(Finding { severity, path, part, message: message.into() });
+    }
+
     /// `name`, written at `path`, must be one of a table's.
     fn refer<T>(&mut self, path: Vec<Step>, table: &str, known: &BTreeMap<String, T>, name: &str) {
-        if known.contains_key(name) || (self.written)(table, name) {
+        if known.contains_key(name) || (self.written)(table, Some(name)) {
             return;
         }
         let hint = match nearest(name, known.keys().map(String::as_str)) {
