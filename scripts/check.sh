@@ -21,6 +21,13 @@ steps=("$@")
 [[ ${#steps[@]} -gt 0 ]] || steps=(fmt clippy test doc deny)
 
 for step in "${steps[@]}"; do
+  case "$step" in
+    fmt | clippy | test | doc | deny) ;;
+    *) echo "unknown step '$step' (see --help)" >&2; exit 2 ;;
+  esac
+done
+
+for step in "${steps[@]}"; do
   printf '\n== %s\n' "$step"
   case "$step" in
     fmt) cargo fmt --all --check ;;
@@ -44,7 +51,6 @@ for step in "${steps[@]}"; do
         exit 1
       fi
       ;;
-    *) echo "unknown step '$step' (see --help)" >&2; exit 2 ;;
   esac
 done
 printf '\nall checks passed: %s\n' "${steps[*]}"

@@ -135,7 +135,8 @@ pub fn explain(snapshot: &Snapshot, request: &Request) -> Result<Explained, Stri
 
 /// The steered name that the name asked for is or leads to, and the aliases in between.
 fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, PolicyId)>, Vec<String>) {
-    let mut name = request.name.to_lower();
+    let asked = request.name.to_lower();
+    let mut name = asked.clone();
     let mut aliases = Vec::new();
     for _ in 0..8 {
         let Found::Node(_, node) = snapshot.tables.zones.find(name.as_wire(), false) else { break };
@@ -144,9 +145,12 @@ fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, Policy
         }
         let target =
             node.rrset(rtype::CNAME).and_then(|alias| Name::from_wire(alias.first_rdata()));
-        let Some(target) = target else { break };
+        let Some(target) = target.map(|target| target.to_lower()) else { break };
+        if target == asked || aliases.contains(&target.to_string()) {
+            break;
+        }
         aliases.push(target.to_string());
-        name = target.to_lower();
+        name = target;
     }
     (None, aliases)
 }
@@ -356,6 +360,12 @@ mod tests {
             ("10.1.0.0/16".to_owned(), 16)
         );
         assert_eq!(steering.matched, "the operator's network puts fra first");
+    }
+
+    #[test]
+    fn aliases_that_lead_in_a_circle_are_told_once() {
+        assert_eq!(explained(&[], "Loop1.cdn.test", "A", None).aliases, ["loop2.cdn.test."]);
+        assert!(explained(&[], "self.cdn.test", "A", None).aliases.is_empty());
     }
 
     #[test]

@@ -182,6 +182,27 @@ fn every_example_can_be_used() {
     assert!(seen >= 3, "only {seen} configurations found");
 }
 
+/// What a stranger copies first: the configuration of the README and its zone file, through `geodns check`.
+#[test]
+fn the_example_of_the_readme_can_be_used() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let block = |begin: &str| {
+        let from = readme.find(begin).unwrap_or_else(|| panic!("the README has no {begin}"));
+        let block = &readme[from..];
+        let body = block.split_once('\n').unwrap().1;
+        body.split("\n```").next().unwrap().to_owned() + "\n"
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("meridian.toml");
+    std::fs::write(&path, block("```toml\n")).unwrap();
+    std::fs::write(dir.path().join("cdn.example.zone"), block("```\n$TTL")).unwrap();
+    let output =
+        harness::process::Program::Geodns.run(&["check", "--config", path.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("warning:").count(), 2, "as the README says: {text}");
+}
+
 /// The example of the design names things that it leaves out. Everything else about it must be understood.
 #[test]
 fn the_shape_of_the_contract_is_understood() {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::dns::Query;
+use harness::fleet::Fleet;
 use harness::origin::{Origin, Script};
 use harness::process::{Program, Signal};
-use harness::{wait, wire};
+use harness::{secure, wait, wire};
 
 #[test]
 fn a_new_configuration_takes_over_without_losing_a_request() {
@@ -173,4 +174,107 @@ fn a_broken_zone_on_reload_leaves_the_old_one() {
     let dns = fleet.node("ns1").dns();
     assert_eq!(Query::a("static.cdn.test").udp(dns).answers(), ["static.cdn.test. A 192.0.2.1"]);
     assert_eq!(fleet.node("ns1").metrics().sum("geodns_config_last_reload_successful", &[]), 0.0);
+}
+
+/// A self-signed certificate for the site of the tests and its key, PEM.
+fn certificate_and_key() -> [String; 2] {
+    let made = rcgen::generate_simple_self_signed(["www.cdn.test".to_owned()]).unwrap();
+    [made.cert.pem(), made.signing_key.serialize_pem()]
+}
+
+#[test]
+fn a_renewed_certificate_takes_over_and_a_broken_one_does_not() {
+    let (one, two) = (certificate_and_key(), certificate_and_key());
+    let origin = Origin::start();
+    origin.route("/*", Script::ok("x").cache_control("max-age=60"));
+    let mut fleet = super::pair(&origin).file("www.pem", &one[0]).file("www.key", &one[1]).write();
+    fleet.edit(
+        "hosts = [\"www.cdn.test\"]",
+        "hosts = [\"www.cdn.test\"]\ntls = { certificate_file = \"www.pem\", key_file = \"www.key\" }",
+    );
+    // A parent without TLS needs no certificate.
+    fleet.node_mut("icn-p1").start();
+    fleet.node_mut("icn-1").start();
+    let https = fleet.node("icn-1").https();
+    let shown = || {
+        let replies = secure::get(https, "www.cdn.test", &["http/1.1"], &["/a"]);
+        assert_eq!(replies[0].status, 200);
+        replies[0].certificate.clone()
+    };
+    let first = shown();
+    let reload = |fleet: &Fleet, [certificate, key]: [&str; 2]| {
+        std::fs::write(fleet.dir().join("www.pem"), certificate).unwrap();
+        std::fs::write(fleet.dir().join("www.key"), key).unwrap();
+        let output = fleet.run(Program::EdgeCache, &["reload", "--node", "icn-1"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (broken, word) in
+        [(["no certificate", &one[1]], "www.pem"), ([&one[0], "no key"], "www.key")]
+    {
+        let (code, why) = reload(&fleet, broken);
+        assert_eq!(code, Some(78), "{why}");
+        assert!(why.contains("meridian.toml:") && why.contains(word), "{why}");
+    }
+    // One site's certificate with another's key.
+    assert_eq!(reload(&fleet, [&one[0], &two[1]]).0, Some(78));
+    assert_eq!(shown(), first);
+    assert_eq!(reload(&fleet, [&two[0], &two[1]]), (Some(0), String::new()));
+    assert_ne!(shown(), first);
+}
+
+#[test]
+fn sites_come_and_go_with_included_files() {
+    let origin = Origin::start();
+    origin.route("/*", Script::ok("x").cache_control("max-age=60"));
+    let mut fleet = super::pair(&origin).write();
+    fleet.edit("[cluster]", "include = [\"sites/*.toml\"]\n[cluster]");
+    fleet.node_mut("icn-1").start();
+    let http = fleet.node("icn-1").http();
+    let site = fleet.dir().join("sites/more.toml");
+    let more = "[site.more]\nhosts = [\"more.cdn.test\"]\nroutes = [{ path = \"/*\", origin = \"static\" }]";
+    let status = || wire::get(http, "more.cdn.test", "/a").status;
+    assert_eq!(status(), 421);
+    std::fs::create_dir(site.parent().unwrap()).unwrap();
+    std::fs::write(&site, more).unwrap();
+    assert!(fleet.run(Program::EdgeCache, &["reload", "--node", "icn-1"]).status.success());
+    assert_eq!(status(), 200);
+    std::fs::write(&site, more.replace("hosts", "host")).unwrap();
+    let output = fleet.run(Program::EdgeCache, &["reload", "--node", "icn-1"]);
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(why.contains("more.toml:2:1: error: unknown key `host`"), "{why}");
+    assert_eq!(status(), 200);
+    std::fs::remove_file(&site).unwrap();
+    assert!(fleet.run(Program::EdgeCache, &["reload", "--node", "icn-1"]).status.success());
+    assert_eq!(status(), 421);
+}
+
+#[test]
+fn a_rotated_log_goes_on_in_a_new_file() {
+    let origin = Origin::start();
+    origin.route("/*", Script::ok("x").cache_control("max-age=60"));
+    let mut fleet = super::pair(&origin)
+        .toml("[log]\naccess = \"{node}.access\"\nquery = \"{node}.query\"")
+        .write();
+    fleet.node_mut("ns1").start();
+    fleet.node_mut("icn-1").start();
+    let ask = |fleet: &Fleet, name: &str| match name {
+        "ns1" => {
+            assert_eq!(Query::a("static.cdn.test").udp(fleet.node("ns1").dns()).answers().len(), 1)
+        }
+        _ => assert_eq!(fleet.node(name).get("/a").status, 200),
+    };
+    for (node, file) in [("ns1", "ns1.query"), ("icn-1", "icn-1.access")] {
+        let (log, old) = (fleet.dir().join(file), fleet.dir().join("old"));
+        let lines = |path: &std::path::Path| {
+            std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+        };
+        ask(&fleet, node);
+        wait::until("a line in the log", || (lines(&log) == 1).then_some(()));
+        std::fs::rename(&log, &old).unwrap();
+        fleet.node_mut(node).signal(Signal::Hup);
+        wait::until("a new file", || log.exists().then_some(()));
+        ask(&fleet, node);
+        wait::until("a line in the new log", || (lines(&log) == 1).then_some(()));
+        assert_eq!(lines(&old), 1);
+    }
 }

@@ -10,6 +10,8 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::wait;
 
 /// A place where an origin waits until the test opens it.
@@ -301,6 +303,8 @@ type Route = Arc<dyn Fn(&Request) -> Script + Send + Sync>;
 #[derive(Default)]
 struct State {
     listener: Option<TcpListener>,
+    /// Keeps the port while the origin is down.
+    held: Option<Socket>,
     generation: usize,
     routes: Vec<(String, Route)>,
     queued: HashMap<String, VecDeque<Script>>,
@@ -405,18 +409,25 @@ impl Origin {
             // Wakes the accepting thread, which holds the last handle of the listening socket.
             let _ = TcpStream::connect(self.shared.addr);
             drop(listener);
-            wait::until("the origin's port to refuse connections", || {
-                TcpStream::connect(self.shared.addr).is_err().then_some(())
+            // Bound but not listening: connections are refused, and nobody else is given the port meanwhile.
+            let held = wait::until("the origin's port to be free", || {
+                let addr = self.shared.addr;
+                let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).ok()?;
+                socket.set_reuse_address(true).ok()?;
+                socket.bind(&addr.into()).ok()?;
+                Some(socket)
             });
+            self.state().held = Some(held);
         }
     }
 
     /// Listens again on the same address.
     pub fn come_back(&self) {
-        let listener = wait::until("the origin's port to be free", || {
-            TcpListener::bind(self.shared.addr).ok()
-        });
-        self.listen(listener);
+        let held = self.state().held.take();
+        if let Some(socket) = held {
+            socket.listen(128).unwrap();
+            self.listen(socket.into());
+        }
     }
 
     /// Panics when a request was not what its script expected.

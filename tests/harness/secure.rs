@@ -31,6 +31,8 @@ pub struct SecureReply {
     pub fields: HeaderMap,
     /// The content.
     pub body: Bytes,
+    /// The server's own certificate, in DER.
+    pub certificate: Vec<u8>,
 }
 
 /// Sends as many GETs as there are targets at the same time over one connection (one after another on HTTP/1.1).
@@ -76,6 +78,9 @@ async fn exchange(
     let name = ServerName::try_from(name.to_owned())?;
     let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
     let chosen = tls.get_ref().1.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
+    let certificates = tls.get_ref().1.peer_certificates();
+    let certificate =
+        certificates.and_then(<[_]>::first).map(|one| one.to_vec()).unwrap_or_default();
     let io = TokioIo::new(tls);
     let mut replies = Vec::new();
     let read = async |response: http::Response<hyper::body::Incoming>| {
@@ -86,6 +91,7 @@ async fn exchange(
             status: parts.status,
             fields: parts.headers,
             body: body.collect().await?.to_bytes(),
+            certificate: certificate.clone(),
         })
     };
     if chosen.as_deref() == Some("h2") {

@@ -32,7 +32,7 @@ enum Command {
     Check,
     /// Say what a running node would do with a GET for a URL, and why
     Explain {
-        /// Such as https://www.cdn.test/images/a.png
+        /// Absolute URL, such as `https://www.cdn.test/images/a.png`
         url: String,
         /// Field of the request, `Name: value`; may be repeated
         #[arg(long = "header", short = 'H', value_name = "FIELD")]
@@ -112,7 +112,7 @@ fn check(global: &Global) -> u8 {
         problems.extend(loaded.warnings.iter().cloned());
     }
     let summary = format!(
-        "{} edges, {} sites, {} origins, {} warnings",
+        "edges {}, sites {}, origins {}, warnings {}",
         loaded.spec.edge.len(),
         loaded.spec.site.len(),
         loaded.spec.origin.len(),

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -455,6 +456,10 @@ impl Upstream {
                 let error = self.error(Reason::BadResponse, "101 to a request without Upgrade");
                 Err(Failed { error, ask: None })
             }
+            Ok(response) if !is_framed_well(response.headers()) => {
+                let detail = "Transfer-Encoding beside Content-Length, or other than `chunked`";
+                Err(Failed { error: self.error(Reason::BadResponse, detail), ask: None })
+            }
             Ok(response) => Ok((response, conn)),
             Err(_) if upload.is_some_and(|upload| upload.is_broken()) => {
                 let detail = "the client's content broke off or is not valid";
@@ -470,6 +475,16 @@ impl Upstream {
             }
         }
     }
+}
+
+/// RFC 9112 §6.1, §6.3: a response with both framings ends where somebody may have meant it not to; other transfer codings
+/// than chunked were not asked for, and are not undone here.
+fn is_framed_well(response: &HeaderMap) -> bool {
+    let mut codings = response.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return true };
+    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+        && codings.next().is_none()
+        && !response.contains_key(CONTENT_LENGTH)
 }
 
 /// Whether it is the certificate that is not good, or something else about TLS.

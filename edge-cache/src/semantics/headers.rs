@@ -160,6 +160,7 @@ const SAFE_ON_FILL: [&str; 12] = [
 pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
     let mut headers = client.clone();
     strip_hop_by_hop(&mut headers);
+    join_cookies(&mut headers);
     let Some(policy) = policy else {
         for name in NEVER_TO_ORIGIN {
             headers.remove(name);
@@ -201,6 +202,16 @@ pub fn is_sent_on_fill(name: &HeaderName, policy: &Policy) -> bool {
     }
     let allowed = policy.profile == Profile::Rfc || SAFE_ON_FILL.contains(&text);
     allowed && !NOT_ON_FILL.contains(&text)
+}
+
+/// HTTP/2 lets a client send its cookies in several lines; other versions know one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let lines: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
+    }
 }
 
 /// Only the cookies of the key, in the key's order: the origin sees what the key holds.
@@ -264,6 +275,15 @@ mod tests {
     fn get<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
         assert!(headers.get_all(name).iter().count() <= 1, "{name} stands there twice");
         headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn rfc9113_8_2_3_cookies_are_one_field() {
+        let client = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
+        let rfc = Policy { profile: Profile::Rfc, ..Policy::default() };
+        for policy in [None, Some(&rfc)] {
+            assert_eq!(get(&for_origin(&client, policy), "cookie"), Some("a=1; b=2; c=3"));
+        }
     }
 
     /// Pitfall 32.

@@ -1,6 +1,8 @@
 //! `check`
 
+use shared::config::{Loaded, Problem};
 use shared::io::command::Global;
+use shared::io::files::System;
 
 use crate::io::load;
 
@@ -11,24 +13,34 @@ pub(super) fn run(global: &Global) -> u8 {
     };
     let loading = match load::load(&path) {
         Ok(loading) => loading,
-        Err(problems) => return global.report(&path, &problems, ""),
+        Err(mut problems) => {
+            if let Ok(config) = shared::config::load(&path, &System) {
+                problems.extend(tokens(global, &config));
+            }
+            return global.report(&path, &problems, "");
+        }
     };
-    let nameservers = loading.config.spec.nameserver.keys();
-    if let Some(node) = global.node.as_ref().filter(|node| nameservers.clone().all(|n| n != *node))
-    {
-        return super::no_nameserver(Some(node), &loading.config.spec);
+    let spec = &loading.config.spec;
+    if let Some(node) = global.node.as_ref().filter(|node| !spec.nameserver.contains_key(*node)) {
+        return super::no_nameserver(Some(node), spec);
     }
-    let mut problems: Vec<_> = nameservers
-        .filter(|name| global.node.as_ref().is_none_or(|node| node == *name))
-        .filter_map(|name| load::token_problem(&loading.config, name))
-        .collect();
+    let mut problems = tokens(global, &loading.config);
     let zones = &loading.tables.zones;
     let summary = format!(
-        "{} zones, {} names, {} warnings",
+        "zones {}, names {}, warnings {}",
         zones.iter().count(),
         zones.names(),
         loading.warnings.len()
     );
     problems.extend(loading.warnings);
     global.report(&path, &problems, &summary)
+}
+
+/// What is wrong with the files of admin tokens.
+fn tokens(global: &Global, config: &Loaded) -> Vec<Problem> {
+    let names = config.spec.nameserver.keys();
+    names
+        .filter(|name| global.node.as_ref().is_none_or(|node| node == *name))
+        .filter_map(|name| load::token_problem(config, name))
+        .collect()
 }

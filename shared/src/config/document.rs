@@ -3,6 +3,7 @@
 //! A [`Spec`] carries no places. A problem names the path of what it is about (`site.www.routes[0].origin`), and the
 //! document finds the path in its text.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -46,6 +47,8 @@ impl From<usize> for Step {
 pub(super) struct Document {
     pub(super) file: PathBuf,
     pub(super) text: String,
+    /// Where everything stands.
+    spans: Spans,
     /// Where mistakes were found when it was read: what [`super::check`] finds there follows from them.
     broken: Vec<Range<usize>>,
     /// Keys at the top that are none. What stands under them would have names.
@@ -61,7 +64,8 @@ pub(super) enum Part {
 
 impl Document {
     pub(super) const fn new(file: PathBuf, text: String) -> Self {
-        Self { file, text, broken: Vec::new(), unknown: Vec::new() }
+        let spans = Spans { span: 0..0, inner: Inner::Value };
+        Self { file, text, spans, broken: Vec::new(), unknown: Vec::new() }
     }
 
     /// What the file says, as far as it can be understood, and all that is wrong with it.
@@ -80,6 +84,7 @@ impl Document {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> (Spec, Vec<Problem>) {
         let (mut table, errors) = DeTable::parse_recoverable(text);
+        self.spans = Spans::of_table(table.span(), table.get_ref());
         if !errors.is_empty() {
             // What a broken line leaves behind is guesswork: its other mistakes may not be real.
             return (Spec::default(), self.syntax(text, &errors));
@@ -148,7 +153,7 @@ impl Document {
         std::iter::once(table).chain(self.unknown.iter().map(String::as_str)).any(|table| {
             let path: Vec<Step> =
                 [Some(table), name].into_iter().flatten().map(Step::from).collect();
-            self.place(&path, Part::Key).is_some()
+            self.span(&path, Part::Key).is_some()
         })
     }
 
@@ -159,40 +164,28 @@ impl Document {
 
     /// A problem at `path`, if the path begins in this file. The deepest part of it that is there is pointed at.
     pub(super) fn place(&self, path: &[Step], part: Part) -> Option<(Range<usize>, Place)> {
-        let (table, _) = DeTable::parse_recoverable(&self.text);
-        let Some((Step::Key(first), rest)) = path.split_first() else {
-            return None;
-        };
-        let (key, mut value) = table.get_ref().get_key_value(first.as_str())?;
-        let mut span = key.span();
-        for (at, step) in rest.iter().enumerate() {
-            let last = at + 1 == rest.len();
-            match (step, value.get_ref()) {
-                (Step::Key(name), DeValue::Table(table)) => {
-                    let Some((key, inner)) = table.get_key_value(name.as_str()) else {
-                        // A table of the same kind in another file may have it.
-                        if at == 0 {
-                            return None;
-                        }
-                        break;
-                    };
-                    span = if last && part == Part::Value && !inner.get_ref().is_table() {
-                        inner.span()
-                    } else {
-                        key.span()
-                    };
-                    value = inner;
-                }
-                (Step::Index(index), DeValue::Array(array)) => {
-                    let Some(inner) = array.get(*index) else { break };
-                    span = inner.span();
-                    value = inner;
-                }
-                _ => break,
-            }
-        }
+        let span = self.span(path, part)?;
         let place = Place::of(&self.text, &span);
         Some((span, place))
+    }
+
+    fn span(&self, path: &[Step], part: Part) -> Option<Range<usize>> {
+        let (first, rest) = path.split_first()?;
+        let (mut span, mut value) = self.spans.step(first)?;
+        for (at, step) in rest.iter().enumerate() {
+            let Some((key, inner)) = value.step(step) else {
+                // A table of the same kind in another file may have it.
+                if at == 0 && matches!(value.inner, Inner::Table(_)) {
+                    return None;
+                }
+                break;
+            };
+            let last = at + 1 == rest.len();
+            let is_value = part == Part::Value && !matches!(inner.inner, Inner::Table(_));
+            span = if last && is_value { &inner.span } else { key };
+            value = inner;
+        }
+        Some(span.clone())
     }
 
     fn problem(
@@ -269,6 +262,54 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, St
     }
     expanded += rest;
     Ok(expanded)
+}
+
+/// A value: where it stands, and what is in it.
+#[derive(Clone, Debug)]
+struct Spans {
+    span: Range<usize>,
+    inner: Inner,
+}
+
+#[derive(Clone, Debug)]
+enum Inner {
+    /// Keys, and where each of them stands.
+    Table(BTreeMap<String, (Range<usize>, Spans)>),
+    List(Vec<Spans>),
+    Value,
+}
+
+impl Spans {
+    fn of_table(span: Range<usize>, table: &DeTable<'_>) -> Self {
+        let keys = table.iter().map(|(key, value)| {
+            (key.get_ref().clone().into_owned(), (key.span(), Self::of(value)))
+        });
+        Self { span, inner: Inner::Table(keys.collect()) }
+    }
+
+    fn of(value: &Spanned<DeValue<'_>>) -> Self {
+        let span = value.span();
+        match value.get_ref() {
+            DeValue::Table(table) => Self::of_table(span, table),
+            DeValue::Array(list) => {
+                Self { span, inner: Inner::List(list.iter().map(Self::of).collect()) }
+            }
+            _ => Self { span, inner: Inner::Value },
+        }
+    }
+
+    /// Where the step's key or element stands, and its value.
+    fn step(&self, step: &Step) -> Option<(&Range<usize>, &Self)> {
+        match (step, &self.inner) {
+            (Step::Key(name), Inner::Table(table)) => {
+                table.get(name).map(|(key, value)| (key, value))
+            }
+            (Step::Index(index), Inner::List(list)) => {
+                list.get(*index).map(|value| (&value.span, value))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What was taken out of the file to read the rest.

@@ -1,7 +1,7 @@
 //! The configuration: one file for both programs, read as a [`Spec`], checked, and handed on whole.
 //!
 //! [`load`] reads the file and what it includes through a [`Files`], so that it is as pure as its argument. It finds
-//! all problems at once, each with its place. What a [`Loaded`] holds has passed [`check`]: every name in it exists.
+//! all problems at once, each with its place. What a [`Loaded`] holds has passed all checks: every name in it exists.
 //! Each program makes its own configuration of it (`geodns::config`, `edge_cache::config`).
 
 mod check;

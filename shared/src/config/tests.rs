@@ -359,3 +359,14 @@ fn a_pattern_may_match_the_file_itself() {
     let loaded = load(Path::new("m.toml"), &files).unwrap_or_else(|p| panic!("{}", listing(&p)));
     assert_eq!(loaded.files.len(), 1);
 }
+
+#[test]
+fn of_very_many_mistakes_a_hundred_are_shown() {
+    use std::fmt::Write;
+    let mut text = GOOD.to_owned();
+    for n in 0..2000 {
+        let route = format!("routes = [{{ path = \"/*\", origin = \"none{n}\" }}]");
+        writeln!(text, "[site.s{n}]\nhosts = [\"s{n}.test\"]\n{route}").unwrap();
+    }
+    assert_eq!(load_text(&text).unwrap_err().len(), MAX_PROBLEMS);
+}

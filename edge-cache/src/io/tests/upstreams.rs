@@ -241,3 +241,29 @@ async fn a_clients_broken_content_is_not_the_origins_failure() {
     assert!(servers.into_iter().all(super::super::server::Server::is_up));
     assert_eq!(get(edge.http, "/api/a").await.status, 200);
 }
+
+/// RFC 9112 §6.1, §6.3: a response with both framings, or with a transfer coding that nobody asked for, is neither passed on
+/// nor stored: what its content is would be a matter of opinion.
+#[tokio::test]
+async fn rfc9112_6_3_a_response_that_is_framed_in_an_odd_way_is_an_error() {
+    for framing in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, gzip",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    ] {
+        let odd = format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n{framing}\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"
+        );
+        let origin = ScriptedOrigin::start(move |_| vec![send(&odd)]).await;
+        let edge = simple(&origin);
+        for path in ["/a", "/a", "/api/a"] {
+            let refused = get(edge.http, path).await;
+            let status = refused.field("proxy-status").unwrap_or_default();
+            assert_eq!(refused.status, 502, "{framing}");
+            assert!(status.contains("http_protocol_error"), "{framing}: {status}");
+        }
+        assert_eq!(origin.count(), 3, "{framing}");
+    }
+}

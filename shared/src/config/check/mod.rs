@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::MAX_PROBLEMS;
 use super::document::{Part, Step};
 use super::problem::{Severity, nearest};
 use super::spec::*;
@@ -97,10 +98,10 @@ impl Check<'_> {
         if known.contains_key(name) || (self.written)(table, Some(name)) {
             return;
         }
-        let hint = match nearest(name, known.keys().map(String::as_str)) {
-            Some(near) => format!("; did you mean `{near}`?"),
-            None => String::new(),
-        };
+        // Of very many mistakes the later ones are not shown: no search for what they meant.
+        let is_shown = self.findings.len() <= MAX_PROBLEMS;
+        let near = is_shown.then(|| nearest(name, known.keys().map(String::as_str))).flatten();
+        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         self.error(path, format!("there is no {table} `{name}`{hint}"));
     }
 
