@@ -46,7 +46,8 @@ fn key(id: Id) -> CacheKey {
     CacheKey::new("http", "www.cdn.test", &path, None, &HeaderMap::new(), &rules)
 }
 
-fn object(id: Id, bytes: u64) -> anyhow::Result<Object> {
+/// An object as a fetch would store it.
+pub fn object(id: Id, bytes: u64) -> anyhow::Result<Object> {
     let mut response = HeaderMap::new();
     response.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
     response.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

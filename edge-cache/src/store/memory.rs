@@ -133,46 +133,4 @@ mod tests {
         memory.remove(plain("/a", 1).place());
         assert_eq!(memory.stats(), Stats::default());
     }
-
-    /// How much memory objects of 1 KiB really take, against their weight. Run with `--ignored --nocapture`.
-    #[test]
-    #[ignore = "measures, on a quiet machine"]
-    #[expect(clippy::disallowed_methods, reason = "reads the process' own memory")]
-    fn weight_is_what_is_measured() {
-        let resident = || -> u64 {
-            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-            statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-        };
-        let response: HeaderMap = [
-            ("content-type", "text/css"),
-            ("cache-control", "max-age=3600"),
-            ("etag", "\"0123456789abcdef\""),
-            ("last-modified", "Sat, 21 Nov 2026 13:00:40 GMT"),
-            ("date", "Sat, 21 Nov 2026 13:00:40 GMT"),
-            ("content-length", "1024"),
-        ]
-        .into_iter()
-        .map(|(name, value)| {
-            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-        })
-        .collect();
-        let memory = Memory::new(1 << 32, 1 << 20);
-        let before = resident();
-        let request = HeaderMap::new();
-        for n in 0..200_000 {
-            memory.insert(object(
-                &format!("/static/assets/{n}.css"),
-                &response,
-                &request,
-                &[0; 1024],
-            ));
-        }
-        let stats = memory.stats();
-        let each = (resident() - before) / stats.objects;
-        println!(
-            "{} objects: {each} bytes resident each, {} weighed",
-            stats.objects,
-            stats.bytes / stats.objects
-        );
-    }
 }

@@ -1,0 +1,311 @@
+//! What the file says of HTTP: origins, cache policies, tiers, sites.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{down_after, one, one_second, two_seconds, up_after};
+use crate::config::values::{Dur, OriginUrl, Parents, RouteCache};
+
+/// `[origin.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginSpec {
+    /// Servers that have the same content.
+    pub servers: Vec<ServerSpec>,
+    /// How requests are spread over them.
+    #[serde(default)]
+    pub balance: Balance,
+    /// `Host` of requests to it. Default: as the client sent it.
+    pub host: Option<String>,
+    /// https: authorities that its certificate is verified against, PEM. Default: the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Active check. None: servers count as up until requests to them fail.
+    pub health: Option<OriginHealthSpec>,
+    /// How long each step of a request may take.
+    #[serde(default)]
+    pub timeouts: TimeoutsSpec,
+    /// Connections at once from one node, all servers together.
+    #[serde(default = "origin_connections")]
+    pub max_connections: u32,
+    /// Another origin, asked on a connect error or a status of `failover_on`.
+    pub failover: Option<String>,
+    /// Statuses that make the node ask `failover`.
+    #[serde(default = "failover_on")]
+    pub failover_on: Vec<u16>,
+}
+
+/// One of an origin's `servers`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSpec {
+    /// `http://HOST[:PORT]` or `https://HOST[:PORT]`.
+    pub url: OriginUrl,
+    /// Its share of requests; 0: only when no other is up.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+/// How requests are spread over an origin's servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests in flight per weight.
+    LeastConnections,
+    /// By the hash of the cache key.
+    Hash,
+}
+
+/// `health` of an origin.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OriginHealthSpec {
+    /// What is asked for; any 2xx or 3xx is good.
+    pub path: String,
+    /// Between two tries.
+    pub interval: Dur,
+    /// A try that takes longer has failed.
+    pub timeout: Dur,
+    /// Failures in a row until a server counts as down.
+    pub down_after: u16,
+    /// Successes in a row until it counts as up.
+    pub up_after: u16,
+}
+
+impl Default for OriginHealthSpec {
+    fn default() -> Self {
+        Self {
+            path: "/healthz".to_owned(),
+            interval: two_seconds(),
+            timeout: one_second(),
+            down_after: down_after(),
+            up_after: up_after(),
+        }
+    }
+}
+
+/// `timeouts` of an origin.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsSpec {
+    /// Until a connection stands, TLS included.
+    pub connect: Dur,
+    /// From the request to the response's head.
+    pub first_byte: Dur,
+    /// Between two pieces of the body.
+    pub between_bytes: Dur,
+}
+
+impl Default for TimeoutsSpec {
+    fn default() -> Self {
+        Self { connect: Dur::secs(1), first_byte: Dur::secs(5), between_bytes: Dur::secs(10) }
+    }
+}
+
+/// `[cache.NAME]`: a cache policy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSpec {
+    /// Freshness lifetime.
+    pub ttl: CacheTtlSpec,
+    /// Status to freshness lifetime, where the origin gives none.
+    pub negative_ttl: BTreeMap<String, Dur>,
+    /// Serving stale (RFC 5861).
+    pub stale: StaleSpec,
+    /// What makes two requests the same.
+    pub key: KeySpec,
+    /// How close to the letter of RFC 9111.
+    pub profile: Profile,
+}
+
+impl Default for CacheSpec {
+    fn default() -> Self {
+        Self {
+            ttl: CacheTtlSpec::default(),
+            negative_ttl: BTreeMap::from([("404".to_owned(), Dur::secs(10))]),
+            stale: StaleSpec::default(),
+            key: KeySpec::default(),
+            profile: Profile::Safe,
+        }
+    }
+}
+
+/// `ttl` of a cache policy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheTtlSpec {
+    /// Where the origin gives none.
+    pub default: Dur,
+    /// What the origin gives is raised to this.
+    pub min: Dur,
+    /// What the origin gives is lowered to this.
+    pub max: Dur,
+}
+
+impl Default for CacheTtlSpec {
+    fn default() -> Self {
+        Self { default: Dur::secs(600), min: Dur::ZERO, max: Dur::secs(30 * 86_400) }
+    }
+}
+
+/// `stale` of a cache policy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StaleSpec {
+    /// For this long after freshness ends, stale is served while the origin is asked. None by default: RFC 9111 §4.2.4
+    /// leaves it to origins and operators to allow it.
+    pub while_revalidate: Dur,
+    /// For this long, stale is served when the origin fails.
+    pub if_error: Dur,
+    /// Within `if_error`, stale is served when the origin takes longer than this; 0: never.
+    pub after_wait: Dur,
+}
+
+impl Default for StaleSpec {
+    fn default() -> Self {
+        Self { while_revalidate: Dur::ZERO, if_error: Dur::secs(86_400), after_wait: Dur::secs(1) }
+    }
+}
+
+/// `key` of a cache policy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySpec {
+    /// Whether query parameters are part of the key.
+    pub query: KeyQuery,
+    /// `query = "all"`: parameters left out, `*` at the end matches any rest.
+    pub drop: Vec<String>,
+    /// `query = "none"`: parameters kept all the same.
+    pub keep: Vec<String>,
+    /// Whether parameters are sorted by name.
+    pub sort: bool,
+    /// Request fields that are part of the key.
+    pub headers: Vec<String>,
+    /// Cookies that are part of the key.
+    pub cookies: Vec<String>,
+}
+
+impl Default for KeySpec {
+    fn default() -> Self {
+        Self {
+            query: KeyQuery::All,
+            drop: Vec::new(),
+            keep: Vec::new(),
+            sort: true,
+            headers: Vec::new(),
+            cookies: Vec::new(),
+        }
+    }
+}
+
+/// Whether query parameters are part of the cache key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyQuery {
+    /// All but those of `drop`.
+    #[default]
+    All,
+    /// None but those of `keep`.
+    None,
+}
+
+/// How close to the letter of RFC 9111 a cache policy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// With the guards that a public CDN needs.
+    #[default]
+    Safe,
+    /// The letter of the RFC.
+    Rfc,
+}
+
+/// `[tier.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TierSpec {
+    /// Names of edges with role `parent` or `both`, or `"nearest-datacenter"`.
+    pub parents: Parents,
+    /// How a parent is chosen for a key.
+    #[serde(default)]
+    pub choose: Choose,
+    /// A parent with more than this times the mean of requests in flight is passed over. At least 1.
+    #[serde(default = "bounded_load")]
+    pub bounded_load: f64,
+    /// Where a request goes whose parent is down.
+    #[serde(default)]
+    pub when_down: WhenDown,
+}
+
+/// How a parent is chosen for a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choose {
+    /// Highest random weight of key and parent.
+    #[default]
+    Rendezvous,
+}
+
+/// Where a request goes whose parent is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenDown {
+    /// The next parent, then the origin.
+    #[default]
+    Next,
+    /// The origin.
+    Origin,
+}
+
+/// `[site.NAME]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteSpec {
+    /// Host names, `*.` in front matches one or more labels.
+    pub hosts: Vec<String>,
+    /// The second tier. None: edges ask the origins.
+    pub tier: Option<String>,
+    /// First match wins.
+    pub routes: Vec<RouteSpec>,
+    /// The certificate. None: a self-signed one, made at start.
+    pub tls: Option<SiteTlsSpec>,
+}
+
+/// One of a site's `routes`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// A path; `*` at the end matches any rest.
+    pub path: String,
+    /// The origin asked.
+    pub origin: String,
+    /// A cache policy, or `"off"`.
+    #[serde(default)]
+    pub cache: RouteCache,
+    /// Taken off the path before the origin is asked.
+    pub strip_prefix: Option<String>,
+}
+
+/// `tls` of a site.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteTlsSpec {
+    /// The chain, PEM.
+    pub certificate_file: PathBuf,
+    /// The private key, PEM.
+    pub key_file: PathBuf,
+}
+
+const fn origin_connections() -> u32 {
+    128
+}
+fn failover_on() -> Vec<u16> {
+    vec![500, 502, 503, 504]
+}
+const fn bounded_load() -> f64 {
+    1.25
+}
