@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::{
-    HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
-};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -18,13 +15,9 @@ use super::telemetry::Exchange;
 use crate::key::{CacheKey, normalise_query};
 use crate::lookup::invalidates;
 use crate::semantics::freshness::Exchange as Judged;
-use crate::semantics::headers::strip_hop_by_hop;
+use crate::semantics::headers::{add_range_and_conditions, strip_hop_by_hop};
 use crate::semantics::invalidation::also_invalidated;
 use crate::semantics::{Policy, Profile, Reason, StoredHead};
-
-/// What a request says of the response that it wants, not of who asks.
-const ITS_OWN: [HeaderName; 6] =
-    [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
 
 impl Context<'_> {
     /// Passes the request on and the response back; the store has no part in it.
@@ -109,11 +102,7 @@ impl Context<'_> {
             return self.headers(None);
         };
         let mut headers = self.headers(Some(policy));
-        for name in ITS_OWN {
-            for value in self.request.headers.get_all(&name) {
-                headers.append(name.clone(), value.clone());
-            }
-        }
+        add_range_and_conditions(&mut headers, &self.request.headers);
         headers
     }
 

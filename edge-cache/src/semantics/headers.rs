@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{
     ACCEPT_ENCODING, AGE, AUTHORIZATION, CONNECTION, COOKIE, DATE, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
 };
 use shared::time::UnixMillis;
 
@@ -237,6 +238,18 @@ pub fn without_credentials(headers: &mut HeaderMap, policy: &Policy, vary: &vary
     }
 }
 
+/// Adds the client's range and conditions to the fields of [`for_origin`]: for a response that will be its alone. They say
+/// what it wants of the response, not who asks.
+pub fn add_range_and_conditions(headers: &mut HeaderMap, client: &HeaderMap) {
+    const THEM: [HeaderName; 6] =
+        [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+    for name in THEM {
+        for value in client.get_all(&name) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
 /// Sets Age, exactly once (RFC 9111 §5.1).
 pub fn set_age(headers: &mut HeaderMap, age: Duration) {
     headers.insert(AGE, HeaderValue::from(age.as_secs().min(DELTA_MAX.into())));
@@ -405,6 +418,19 @@ mod tests {
                 "x-http-method-override"
             ]
         );
+    }
+
+    #[test]
+    fn range_and_conditions_are_added_and_nothing_of_who_asks() {
+        let client = headers(&[
+            ("range", "bytes=0-1"),
+            ("if-none-match", "\"a\""),
+            ("cookie", "id=1"),
+            ("authorization", "Basic x"),
+        ]);
+        let mut message = headers(&[("accept", "*/*")]);
+        add_range_and_conditions(&mut message, &client);
+        assert_eq!(names(&message), ["accept", "if-none-match", "range"]);
     }
 
     #[test]
