@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{HeaderName, StatusCode};
 use shared::config::{
     CacheSpec, EdgeSpec, KeyQuery, Loaded, Location, LogSpec, OriginSpec, OriginUrl, Parents,
-    Problem, Role, RouteCache, Severity, SiteTlsSpec, Spec, Step, WhenDown,
+    Problem, Role, RouteCache, Severity, Spec, Step, TlsSpec, WhenDown,
 };
 
 use crate::key::{KeyRules, NamePattern, QueryMode};
@@ -53,7 +53,7 @@ pub struct Site {
     /// Its routes in order.
     pub routes: Vec<Route>,
     /// Its certificate; none: a self-signed one.
-    pub tls: Option<SiteTlsSpec>,
+    pub tls: Option<TlsSpec>,
 }
 
 /// One route.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::health::State;
+use shared::report::Report;
 
 use crate::pick::Candidate;
 use crate::reason::Reason;
@@ -49,6 +50,25 @@ pub struct Facts {
     pub datacenters: Vec<Mode>,
     /// By edge.
     pub edges: Vec<Mode>,
+    /// By policy, then by datacenter: how much of its clients it takes.
+    pub intakes: Vec<Vec<Intake>>,
+    /// By edge: what it last said of itself, when a check reads reports and the last one is fresh.
+    pub reports: Vec<Option<Arc<Report>>>,
+}
+
+/// How much of its clients a datacenter takes. Who is not taken goes to the next datacenter of its list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Intake {
+    /// While it returns: the share of client networks, 0 to 1, that it has back. Grows; networks that are in stay in.
+    pub returned: f64,
+    /// While it has too much load: the share of client networks, 0 to 1, the farthest first, that it gives up.
+    pub shed: f64,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { returned: 1.0, shed: 0.0 }
+    }
 }
 
 impl Facts {
@@ -58,6 +78,8 @@ impl Facts {
             observed: vec![vec![None; world.edges.len()]; world.checks.len()],
             datacenters: vec![Mode::Auto; world.datacenters.len()],
             edges: vec![Mode::Auto; world.edges.len()],
+            intakes: vec![vec![Intake::default(); world.datacenters.len()]; world.policies.len()],
+            reports: vec![None; world.edges.len()],
         }
     }
 

@@ -8,5 +8,6 @@ pub mod health;
 pub mod io;
 pub mod metrics;
 pub mod prefix;
+pub mod report;
 pub mod size;
 pub mod time;

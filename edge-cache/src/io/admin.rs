@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use shared::io::admin::{Answer, Call, Handler};
 use shared::io::clock;
+use shared::report::{OriginState, Report, State};
 use shared::time::UnixMillis;
 use tokio::sync::mpsc;
 
@@ -164,16 +165,16 @@ pub fn status(node: &Node) -> Status {
 }
 
 /// `GET /v1/report`: what geodns reads of a node.
-fn report(node: &Node) -> serde_json::Value {
+fn report(node: &Node) -> Report {
     let status = status(node);
     let snapshot = node.snapshot.load();
     let edge = &snapshot.plan.edge;
     let mut protocols = Vec::new();
     if !edge.http.is_empty() || !edge.https.is_empty() {
-        protocols.push("http/1.1");
+        protocols.push("http/1.1".to_owned());
     }
     if !edge.https.is_empty() {
-        protocols.push("h2");
+        protocols.push("h2".to_owned());
     }
     let (mut hits, mut all) = (0, 0);
     for site in &snapshot.list {
@@ -182,21 +183,24 @@ fn report(node: &Node) -> serde_json::Value {
         hits += found;
         all += found + count(Outcome::Miss);
     }
-    let origins = status.origins.iter().map(|origin| {
-        serde_json::json!({ "name": origin.name, "up": origin.servers.iter().any(|server| server.up) })
+    let origins = status.origins.iter().map(|origin| OriginState {
+        name: origin.name.clone(),
+        up: origin.servers.iter().any(|server| server.up),
     });
-    serde_json::json!({
-        "node": status.node,
-        "datacenter": status.datacenter,
-        "state": status.state,
-        "connections": status.connections,
-        "in_flight": status.in_flight,
-        "load": status.connections as f64 / f64::from(edge.max_connections.max(1)),
-        "hit_ratio": (all > 0).then(|| hits as f64 / all as f64),
-        "warmth": status.memory.bytes as f64 / status.memory.capacity.max(1) as f64,
-        "protocols": protocols,
-        "origins": origins.collect::<Vec<_>>(),
-    })
+    Report {
+        node: status.node,
+        datacenter: status.datacenter,
+        state: if node.is_draining() { State::Draining } else { State::Serving },
+        connections: status.connections as u64,
+        in_flight: status.in_flight as u64,
+        load: status.connections as f64 / f64::from(edge.max_connections.max(1)),
+        egress_bps: 0.0,
+        hit_ratio: (all > 0).then(|| hits as f64 / all as f64),
+        warmth: status.memory.bytes as f64 / status.memory.capacity.max(1) as f64,
+        applied: None,
+        protocols,
+        origins: origins.collect(),
+    }
 }
 
 fn object(object: &Object, now: UnixMillis) -> serde_json::Value {

@@ -359,6 +359,7 @@ fn facts(world: &World, state: &State) -> Facts {
             .iter()
             .map(|edge| mode(&state.overrides.edges, &edge.name).unwrap_or_default())
             .collect(),
+        ..Facts::unknown(world)
     }
 }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub use dns::*;
 pub use http::*;
 
-use super::values::{Control, Dur, Location, LogTarget, Rate, Size};
+use super::values::{Control, DnstapTarget, Dur, Location, LogTarget, Rate, Size};
 
 /// The whole configuration of a CDN. Both programs read the same one.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -70,13 +70,29 @@ impl Default for ClusterSpec {
 }
 
 /// `[geo]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GeoSpec {
     /// MMDB files (City, Country, ASN). None: the built-in table of the registries' allocations.
     pub databases: Vec<PathBuf>,
     /// Network to datacenter: the operator's own map, before any database.
     pub networks: BTreeMap<String, String>,
+    /// The same for the addresses of resolvers, where a query tells nothing of its client. Before `networks`.
+    pub resolvers: BTreeMap<String, String>,
+    /// Share of the address space, 0 to 1, that new databases may move to another datacenter. A reload that would move
+    /// more is refused.
+    pub max_moved: f64,
+}
+
+impl Default for GeoSpec {
+    fn default() -> Self {
+        Self {
+            databases: Vec::new(),
+            networks: BTreeMap::new(),
+            resolvers: BTreeMap::new(),
+            max_moved: 0.2,
+        }
+    }
 }
 
 /// `[log]`
@@ -87,13 +103,20 @@ pub struct LogSpec {
     pub access: LogTarget,
     /// `geodns`: one JSON line per query.
     pub query: LogTarget,
+    /// `geodns`: dnstap, to a file or to the Unix socket `unix:PATH`.
+    pub dnstap: DnstapTarget,
     /// Share of requests and queries that are logged, 0 to 1.
     pub sample: f64,
 }
 
 impl Default for LogSpec {
     fn default() -> Self {
-        Self { access: LogTarget::Off, query: LogTarget::Off, sample: 1.0 }
+        Self {
+            access: LogTarget::Off,
+            query: LogTarget::Off,
+            dnstap: DnstapTarget::Off,
+            sample: 1.0,
+        }
     }
 }
 
@@ -105,6 +128,9 @@ pub struct DatacenterSpec {
     pub location: Location,
     /// What the datacenter can send.
     pub capacity: Option<Rate>,
+    /// How much nearer it counts than it is, in percent: 50 halves its distances, -50 makes them half as long again.
+    #[serde(default)]
+    pub bias: i8,
     /// Its share where a policy's order is `weighted`.
     #[serde(default = "one")]
     pub weight: u32,
@@ -134,8 +160,51 @@ pub struct NameserverSpec {
     /// A TCP connection without a query is closed after this.
     #[serde(default = "tcp_idle")]
     pub tcp_idle: Dur,
-    /// Where the operator's `drain` and `down` are kept over restarts.
+    /// Where the operator's `drain` and `down`, and what is known of the edges, are kept over restarts.
     pub state: Option<PathBuf>,
+    /// Addresses served over TLS (RFC 7858).
+    #[serde(default)]
+    pub dot: Vec<SocketAddr>,
+    /// Addresses served over HTTPS (RFC 8484), HTTP/2, path `/dns-query`.
+    #[serde(default)]
+    pub doh: Vec<SocketAddr>,
+    /// Addresses served over QUIC (RFC 9250).
+    #[serde(default)]
+    pub doq: Vec<SocketAddr>,
+    /// Certificate and key of `dot`, `doh` and `doq`. None: a self-signed one is made at start.
+    pub tls: Option<TlsSpec>,
+    /// What NSID (RFC 5001) and `id.server` answer. None: nothing.
+    pub nsid: Option<String>,
+    /// What `version.bind` answers. None: REFUSED.
+    pub version: Option<String>,
+    /// A file with the secret of DNS cookies (RFC 9018), 32 hexadecimal digits in a line; a second line is the one
+    /// before, which is still taken. None: a random one that nobody shares.
+    pub cookie_secret_file: Option<PathBuf>,
+    /// Response rate limiting.
+    #[serde(default)]
+    pub rate_limit: RateLimitSpec,
+}
+
+/// `rate_limit` of a nameserver.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimitSpec {
+    /// Answers over UDP in a second to one client network, on the average. 0: no limit.
+    pub responses: u32,
+    /// Every how manieth of the answers over it is sent truncated instead of dropped; 1: all, 0: none.
+    pub slip: u8,
+    /// A client network, IPv4.
+    pub prefix_v4: u8,
+    /// A client network, IPv6.
+    pub prefix_v6: u8,
+    /// Networks without a limit.
+    pub exempt: Vec<String>,
+}
+
+impl Default for RateLimitSpec {
+    fn default() -> Self {
+        Self { responses: 0, slip: 2, prefix_v4: 24, prefix_v6: 56, exempt: Vec::new() }
+    }
 }
 
 /// `[edge.NAME]`
@@ -150,6 +219,8 @@ pub struct EdgeSpec {
     /// What DNS answers with. Empty for a parent.
     #[serde(default)]
     pub address: Vec<IpAddr>,
+    /// The address that health checks ask. None: the first of `address`.
+    pub probe: Option<IpAddr>,
     /// Listeners for HTTP/1.1.
     #[serde(default)]
     pub http: Vec<SocketAddr>,
@@ -227,9 +298,14 @@ impl Spec {
         }
         self.log.access.resolve(dir);
         self.log.query.resolve(dir);
+        self.log.dnstap.resolve(dir);
         for nameserver in self.nameserver.values_mut() {
             optional(&mut nameserver.admin_token_file);
             optional(&mut nameserver.state);
+            optional(&mut nameserver.cookie_secret_file);
+            if let Some(tls) = &mut nameserver.tls {
+                tls.resolve(dir);
+            }
         }
         for edge in self.edge.values_mut() {
             optional(&mut edge.admin_token_file);
@@ -240,13 +316,15 @@ impl Spec {
         for zone in self.zone.values_mut() {
             zone.file = dir.join(&zone.file);
         }
+        for check in self.check.values_mut() {
+            optional(&mut check.ca_file);
+        }
         for origin in self.origin.values_mut() {
             optional(&mut origin.ca_file);
         }
         for site in self.site.values_mut() {
             if let Some(tls) = &mut site.tls {
-                tls.certificate_file = dir.join(&tls.certificate_file);
-                tls.key_file = dir.join(&tls.key_file);
+                tls.resolve(dir);
             }
         }
     }

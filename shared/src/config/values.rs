@@ -37,6 +37,7 @@ from_text! {
     Rate: "a rate, such as \"10Gbps\"",
     Control: "\"embedded\" or \"nats://HOST:PORT\"",
     LogTarget: "\"off\", \"stdout\" or a file name",
+    DnstapTarget: "\"off\", a file name, or \"unix:SOCKET\"",
     AllDown: "a string, such as \"last-good\"",
     StatusPattern: "a string, such as \"200\" or \"2xx\"",
     OriginUrl: "a URL, such as \"http://127.0.0.1:8080\"",
@@ -162,6 +163,47 @@ impl TryFrom<String> for LogTarget {
             "off" => Ok(Self::Off),
             "stdout" => Ok(Self::Stdout),
             _ => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+}
+
+/// Where dnstap goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnstapTarget {
+    /// Nowhere.
+    Off,
+    /// A file in Frame Streams format. `{node}` in its name is the node's.
+    File(PathBuf),
+    /// A collector's Unix socket.
+    Socket(PathBuf),
+}
+
+impl TryFrom<String> for DnstapTarget {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), text.strip_prefix("unix:")) {
+            ("" | "unix:", _) => Err("write \"off\", a file name, or \"unix:SOCKET\"".to_owned()),
+            ("off", _) => Ok(Self::Off),
+            (_, Some(socket)) => Ok(Self::Socket(PathBuf::from(socket))),
+            (_, None) => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+}
+
+impl DnstapTarget {
+    pub(super) fn resolve(&mut self, dir: &Path) {
+        if let Self::File(path) | Self::Socket(path) = self {
+            *path = dir.join(&path);
+        }
+    }
+
+    /// The same with `{node}` replaced.
+    pub fn for_node(&self, node: &str) -> Self {
+        let named = |path: &Path| PathBuf::from(path.to_string_lossy().replace("{node}", node));
+        match self {
+            Self::Off => Self::Off,
+            Self::File(path) => Self::File(named(path)),
+            Self::Socket(path) => Self::Socket(named(path)),
         }
     }
 }

@@ -100,6 +100,24 @@ impl Check<'_> {
         if let AllDown::Fallback(datacenter) = &policy.all_down {
             self.refer(at("all_down"), "datacenter", &spec.datacenter, datacenter);
         }
+        for (datacenter, share) in &policy.max_share {
+            let path = path!["steering", name, "max_share", datacenter];
+            self.within(path.clone(), *share, 0.0, 1.0);
+            self.refer(path.clone(), "datacenter", &spec.datacenter, datacenter);
+            if spec.datacenter.contains_key(datacenter) && !pool.contains(datacenter) {
+                self.error_at_key(
+                    path,
+                    format!("`{datacenter}` is not among the policy's `datacenters`"),
+                );
+            }
+        }
+        self.within(at("bounded_load"), policy.bounded_load, 1.0, 100.0);
+        let shed = |key: &str| path!["steering", name, "shed", key];
+        self.within(shed("above"), policy.shed.above, 0.0, 1.0);
+        self.within(shed("resume"), policy.shed.resume, 0.0, 1.0);
+        if policy.shed.above > 0.0 && policy.shed.resume >= policy.shed.above {
+            self.error(shed("resume"), "`resume` must be less than `above`");
+        }
         self.within(path!["steering", name, "ecs", "max_v4"], policy.ecs.max_v4, 0, 32);
         self.within(path!["steering", name, "ecs", "max_v6"], policy.ecs.max_v6, 0, 128);
     }

@@ -58,18 +58,17 @@ impl Check<'_> {
     }
 
     pub(super) fn geo(&mut self) {
-        let spec = self.spec;
-        for (network, datacenter) in &spec.geo.networks {
-            if let Err(error) = network.parse::<Prefix>() {
-                self.error_at_key(path!["geo", "networks", network], error.to_string());
+        let geo = &self.spec.geo;
+        for (table, networks) in [("networks", &geo.networks), ("resolvers", &geo.resolvers)] {
+            for (network, datacenter) in networks {
+                let at = path!["geo", table, network];
+                if let Err(error) = network.parse::<Prefix>() {
+                    self.error_at_key(at.clone(), error.to_string());
+                }
+                self.refer(at, "datacenter", &self.spec.datacenter, datacenter);
             }
-            self.refer(
-                path!["geo", "networks", network],
-                "datacenter",
-                &spec.datacenter,
-                datacenter,
-            );
         }
+        self.within(path!["geo", "max_moved"], geo.max_moved, 0.0, 1.0);
     }
 
     pub(super) fn log(&mut self) {
@@ -78,7 +77,8 @@ impl Check<'_> {
 
     pub(super) fn datacenters(&mut self) {
         let spec = self.spec;
-        for name in spec.datacenter.keys() {
+        for (name, datacenter) in &spec.datacenter {
+            self.within(path!["datacenter", name, "bias"], datacenter.bias, -99, 99);
             let answered =
                 spec.edge.values().any(|edge| edge.datacenter == *name && !edge.address.is_empty());
             if !answered && !spec.steering.is_empty() {
@@ -125,6 +125,21 @@ impl Check<'_> {
                 1_000_000,
             );
             self.no_zero(path!["nameserver", name, "tcp_idle"], nameserver.tcp_idle, SECOND);
+            self.rate_limit(name, &nameserver.rate_limit);
+        }
+    }
+
+    fn rate_limit(&mut self, name: &str, limit: &RateLimitSpec) {
+        let at = |key: &str| path!["nameserver", name, "rate_limit", key];
+        self.within(at("responses"), limit.responses, 0, 1_000_000);
+        self.within(at("slip"), limit.slip, 0, 10);
+        self.within(at("prefix_v4"), limit.prefix_v4, 8, 32);
+        self.within(at("prefix_v6"), limit.prefix_v6, 16, 128);
+        for (index, network) in limit.exempt.iter().enumerate() {
+            if let Err(error) = network.parse::<Prefix>() {
+                let at = path!["nameserver", name, "rate_limit", "exempt", index];
+                self.error(at, error.to_string());
+            }
         }
     }
 

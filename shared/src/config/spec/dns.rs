@@ -44,6 +44,31 @@ pub struct SteeringSpec {
     pub all_down: AllDown,
     /// EDNS client subnet (RFC 7871).
     pub ecs: EcsSpec,
+    /// Datacenter to the share of client networks, 0 to 1, that it takes at most. The farthest of the others go to
+    /// their next datacenter.
+    pub max_share: BTreeMap<String, f64>,
+    /// `hash-client`, `hash-name`: an edge that reports more than this many times the mean load gives keys up.
+    pub bounded_load: f64,
+    /// The time in which a datacenter that returns gets its clients back. 0: at once.
+    pub ramp: Dur,
+    /// What a datacenter with too much load does.
+    pub shed: ShedSpec,
+}
+
+/// `shed` of a steering policy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShedSpec {
+    /// Load, as a share of what it can take, above which a datacenter sheds its farthest client networks. 0: never.
+    pub above: f64,
+    /// Load below which it takes them back.
+    pub resume: f64,
+}
+
+impl Default for ShedSpec {
+    fn default() -> Self {
+        Self { above: 0.0, resume: 0.0 }
+    }
 }
 
 impl Default for SteeringSpec {
@@ -59,6 +84,10 @@ impl Default for SteeringSpec {
             ttl: SteeringTtlSpec::default(),
             all_down: AllDown::LastGood,
             ecs: EcsSpec::default(),
+            max_share: BTreeMap::new(),
+            bounded_load: 1.25,
+            ramp: Dur::secs(0),
+            shed: ShedSpec::default(),
         }
     }
 }
@@ -113,8 +142,24 @@ pub struct RuleSpec {
     /// Client networks.
     #[serde(default)]
     pub network: Vec<String>,
+    /// Which address the conditions are about.
+    #[serde(default)]
+    pub by: RuleBy,
     /// Datacenters, in order. Those not named follow in the policy's order.
     pub to: Vec<String>,
+}
+
+/// Which address a rule's conditions are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleBy {
+    /// The client subnet where the query has one, else the resolver's address.
+    #[default]
+    Any,
+    /// Only a client subnet.
+    Subnet,
+    /// Only a resolver's address, where the query tells nothing of its client.
+    Resolver,
 }
 
 /// `ttl` of a steering policy.
@@ -180,6 +225,15 @@ pub struct CheckSpec {
     /// Successes in a row until it counts as up.
     #[serde(default = "up_after")]
     pub up_after: u16,
+    /// A target that fell again soon after it came back stays down for a time that doubles with each fall, up to this.
+    /// 0: never.
+    #[serde(default = "hold_down")]
+    pub hold_down: Dur,
+    /// https: a certificate that ends in fewer days fails the check.
+    #[serde(default)]
+    pub min_days: u16,
+    /// https: who may sign the certificate. None: the public authorities.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What a check tries.
@@ -204,6 +258,9 @@ impl CheckSpec {
     }
 }
 
+const fn hold_down() -> Dur {
+    Dur::secs(300)
+}
 fn health_path() -> String {
     "/.meridian/health".to_owned()
 }

@@ -1,7 +1,7 @@
 //! What the file says of HTTP: origins, cache policies, tiers, sites.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -272,7 +272,7 @@ pub struct SiteSpec {
     /// First match wins.
     pub routes: Vec<RouteSpec>,
     /// The certificate. None: a self-signed one, made at start.
-    pub tls: Option<SiteTlsSpec>,
+    pub tls: Option<TlsSpec>,
 }
 
 /// One of a site's `routes`.
@@ -290,14 +290,21 @@ pub struct RouteSpec {
     pub strip_prefix: Option<String>,
 }
 
-/// `tls` of a site.
+/// `tls` of a site or a nameserver.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SiteTlsSpec {
+pub struct TlsSpec {
     /// The chain, PEM.
     pub certificate_file: PathBuf,
     /// The private key, PEM.
     pub key_file: PathBuf,
+}
+
+impl TlsSpec {
+    pub(super) fn resolve(&mut self, dir: &Path) {
+        self.certificate_file = dir.join(&self.certificate_file);
+        self.key_file = dir.join(&self.key_file);
+    }
 }
 
 const fn origin_connections() -> u32 {
