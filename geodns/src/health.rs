@@ -20,6 +20,8 @@ use crate::world::{AllDown, CheckId, DatacenterId, EdgeId, Family, Policy, World
 pub struct Observed {
     /// What is believed.
     pub state: State,
+    /// It says that it wants no new clients: it is in no answer as long as there is another, and yet it is not down.
+    pub draining: bool,
     /// The least time until the belief can change.
     pub soonest_change: Duration,
     /// What the last failure was.
@@ -54,6 +56,9 @@ pub struct Facts {
     pub intakes: Vec<Vec<Intake>>,
     /// By edge: what it last said of itself, when a check reads reports and the last one is fresh.
     pub reports: Vec<Option<Arc<Report>>>,
+    /// By policy: the least time until something else than the result of a probe could change its answers, such as an
+    /// override that expires or the next step of a ramp.
+    pub soonest: Vec<Duration>,
 }
 
 /// How much of its clients a datacenter takes. Who is not taken goes to the next datacenter of its list.
@@ -80,6 +85,7 @@ impl Facts {
             edges: vec![Mode::Auto; world.edges.len()],
             intakes: vec![vec![Intake::default(); world.datacenters.len()]; world.policies.len()],
             reports: vec![None; world.edges.len()],
+            soonest: vec![Duration::MAX; world.policies.len()],
         }
     }
 
@@ -108,9 +114,18 @@ impl Facts {
         match self.edge_mode(edge) {
             Mode::Up => true,
             Mode::Down | Mode::Drain => false,
-            Mode::Auto => {
-                self.observed(policy.check, edge).is_none_or(|seen| seen.state.is_usable())
-            }
+            Mode::Auto => self
+                .observed(policy.check, edge)
+                .is_none_or(|seen| seen.state.is_usable() && !seen.draining),
+        }
+    }
+
+    /// Whether an edge wants no new clients, or the operator wants none for it.
+    fn edge_is_drained(&self, policy: &Policy, edge: EdgeId) -> bool {
+        match self.edge_mode(edge) {
+            Mode::Up | Mode::Down => false,
+            Mode::Drain => true,
+            Mode::Auto => self.observed(policy.check, edge).is_some_and(|seen| seen.draining),
         }
     }
 }
@@ -208,7 +223,7 @@ impl View {
             let before = before.and_then(|view| view.policies.get(index));
             Family::ALL.map(|family| {
                 let before = before.map(|families| &families[family as usize]);
-                family_view(world, policy, family, &facts, before)
+                family_view(world, (index, policy), family, &facts, before)
             })
         });
         Self { policies: policies.collect(), facts }
@@ -222,12 +237,13 @@ impl View {
 
 fn family_view(
     world: &World,
-    policy: &Policy,
+    policy: (usize, &Policy),
     family: Family,
     facts: &Facts,
     before: Option<&FamilyView>,
 ) -> FamilyView {
     let ttl = ttl(world, policy, facts);
+    let (_, policy) = policy;
     let ids = || (0..).zip(&world.datacenters).map(|(id, _)| id);
     let datacenters: Arc<[Serving]> =
         ids().map(|id| serving(world, policy, family, facts, id)).collect();
@@ -297,10 +313,12 @@ fn last_good_of(before: &FamilyView, policy: &Policy, facts: &Facts) -> Arc<[Ser
 }
 
 /// Seconds until health could change the answer, within the policy's bounds.
-fn ttl(world: &World, policy: &Policy, facts: &Facts) -> u32 {
+fn ttl(world: &World, policy: (usize, &Policy), facts: &Facts) -> u32 {
+    let (index, policy) = policy;
     let edges = policy.datacenters.iter().flat_map(|id| world.edges_of(*id));
     let seen = edges.filter_map(|(edge, _)| facts.observed(policy.check, edge));
-    let soonest = seen.map(|seen| seen.soonest_change).min();
+    let others = facts.soonest.get(index).copied();
+    let soonest = seen.map(|seen| seen.soonest_change).chain(others).min();
     let secs = soonest.map_or(policy.ttl_max, |soonest| {
         u32::try_from(soonest.as_secs()).unwrap_or(policy.ttl_max)
     });
@@ -324,10 +342,18 @@ fn serving(
         Mode::Down => none(Verdict::ForcedDown),
         Mode::Drain => none(Verdict::Draining),
         Mode::Up => Serving { verdict: Verdict::Up, targets: if up.is_empty() { all } else { up } },
-        Mode::Auto if up.is_empty() => none(Verdict::Down),
+        Mode::Auto if up.is_empty() => none(match all_are_drained(world, policy, facts, id) {
+            true => Verdict::Draining,
+            false => Verdict::Down,
+        }),
         Mode::Auto if (up.len() as f64) < policy.min_up * all.len() as f64 => none(Verdict::TooFew),
         Mode::Auto => Serving { verdict: Verdict::Up, targets: up },
     }
+}
+
+/// Whether none of its edges is wanted for clients, and health has no part in it.
+fn all_are_drained(world: &World, policy: &Policy, facts: &Facts, id: DatacenterId) -> bool {
+    world.edges_of(id).all(|(edge, _)| facts.edge_is_drained(policy, edge))
 }
 
 /// Every datacenter as if it were up; those that the operator wants no clients at only when there is no other.
@@ -342,7 +368,8 @@ fn as_if_up(world: &World, policy: &Policy, family: Family, facts: &Facts) -> Ar
         if any_wanted && !wanted(id) {
             return serving(world, policy, family, facts, id);
         }
-        let not_out = |edge| !matches!(facts.edge_mode(edge), Mode::Down | Mode::Drain);
+        let not_out =
+            |edge| facts.edge_mode(edge) != Mode::Down && !facts.edge_is_drained(policy, edge);
         let kept = substitute(world, family, id, not_out);
         if kept.targets.is_empty() { substitute(world, family, id, |_| true) } else { kept }
     })

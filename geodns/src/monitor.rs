@@ -176,6 +176,7 @@ impl Monitor {
                 && self.suspicion.as_ref().is_some_and(|s| self.is_recent(target, s.since));
             Some(Observed {
                 state: if stands { State::Up } else { target.health.state() },
+                draining: false,
                 soonest_change: match target.health.is_wavering() {
                     // Between states: nobody should keep an answer for longer than needed.
                     true => Duration::ZERO,

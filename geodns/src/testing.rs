@@ -124,6 +124,7 @@ pub(crate) fn down(world: &World, edges: &[u16]) -> Facts {
     for (id, seen) in (0..).zip(facts.observed[0].iter_mut()) {
         *seen = Some(Observed {
             state: if edges.contains(&id) { State::Down } else { State::Up },
+            draining: false,
             soonest_change: Duration::from_secs(20),
             failure: None,
         });
