@@ -4,11 +4,13 @@
 //! it; aliases in order within our zones; steered names by [`crate::steer`]; SOA in negative answers. Sockets, logs
 //! and counters are the caller's.
 
-use std::net::SocketAddr;
+mod chaos;
+mod context;
 
+pub use context::{Client, Context, Server, Transport};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::edns::{self, Edns};
+use crate::edns::{self, Edns, Keepalive};
 use crate::health::Verdict;
 use crate::name::MAX_NAME_BYTES;
 use crate::reason::Reason;
@@ -18,36 +20,6 @@ use crate::steer::{self, Asked, Decision};
 use crate::wire::{self, QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
 use crate::world::{DatacenterId, Family, PolicyId};
 use crate::zone::{Found, Node, RDATA_AT, Zone};
-
-/// How a query came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// Answers are bounded by what the client can take.
-    Udp,
-    /// Answers are bounded by the length field.
-    Tcp,
-}
-
-impl Transport {
-    /// As metrics and logs call it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// How.
-    pub transport: Transport,
-    /// A random number for draws.
-    pub draw: u64,
-}
 
 /// What became of a query.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +52,19 @@ pub struct Facts {
     pub truncated: bool,
 }
 
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            rcode: Rcode::NoError,
+            reason: Reason::Static,
+            policy: None,
+            datacenter: None,
+            scope_bits: 0,
+            truncated: false,
+        }
+    }
+}
+
 /// Aliases followed in one answer at most.
 const MAX_ALIASES: usize = 8;
 
@@ -87,18 +72,39 @@ const MAX_ALIASES: usize = 8;
 pub const MAX_MESSAGE: usize = 65_535;
 
 /// Answers `packet` into `out`, which holds at least [`wire::MIN_BUFFER`] octets.
-pub fn answer(packet: &[u8], client: &Client, snapshot: &Snapshot, out: &mut [u8]) -> Outcome {
+pub fn answer(
+    packet: &[u8],
+    client: &Client,
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    out: &mut [u8],
+) -> Outcome {
     if client.address.port() == 0 {
         return Outcome::Drop(Reason::SourcePort);
     }
     match wire::parse(packet) {
-        Ok(query) => respond(&query, client, snapshot, out),
-        Err(refusal) => refuse(&refusal, out),
+        Ok(query) => respond(&query, client, context, snapshot, out),
+        Err(refusal) => refuse(&refusal, client, context, out),
+    }
+}
+
+/// The largest answer that a client can take.
+fn limit(edns: Option<&Edns<'_>>, transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => {
+            edns.map_or(edns::MIN_UDP_SIZE, |edns| edns.udp_size.min(edns::UDP_SIZE)).into()
+        }
+        _ => MAX_MESSAGE,
     }
 }
 
 #[cold]
-fn refuse(refusal: &Refusal<'_>, out: &mut [u8]) -> Outcome {
+fn refuse(
+    refusal: &Refusal<'_>,
+    client: &Client,
+    context: &Context<'_>,
+    out: &mut [u8],
+) -> Outcome {
     let Refusal::Error { echo, rcode, edns, tsig } = refusal else {
         return Outcome::Drop(Reason::NotAQuery);
     };
@@ -108,30 +114,25 @@ fn refuse(refusal: &Refusal<'_>, out: &mut [u8]) -> Outcome {
         Rcode::NotAuth => Reason::UnknownKey,
         _ => Reason::Malformed,
     };
-    let length = wire::write_refusal(out, echo, *rcode, edns.as_ref(), tsig.as_ref());
-    let facts = Facts {
-        rcode: *rcode,
-        reason,
-        policy: None,
-        datacenter: None,
-        scope_bits: 0,
-        truncated: false,
-    };
+    let mut opt = edns.as_ref().map(|edns| context.opt(edns, client));
+    if let Some(opt) = &mut opt {
+        opt.error = reason.extended_error();
+    }
+    let limit = limit(edns.as_ref(), client.transport);
+    let length = wire::write_refusal(out, limit, echo, *rcode, opt.as_ref(), tsig.as_ref());
+    let facts = Facts { rcode: *rcode, reason, ..Facts::default() };
     if length == 0 { Outcome::Drop(reason) } else { Outcome::Respond { length, facts } }
 }
 
-fn respond(query: &Query<'_>, client: &Client, snapshot: &Snapshot, out: &mut [u8]) -> Outcome {
-    let limit = match client.transport {
-        Transport::Tcp => MAX_MESSAGE,
-        Transport::Udp => {
-            query.edns.map_or(edns::MIN_UDP_SIZE, |edns| edns.udp_size.min(edns::UDP_SIZE)).into()
-        }
-    };
-    let mut opt = query.edns.map(|Edns { dnssec_ok, subnet, .. }| edns::Reply {
-        dnssec_ok,
-        subnet,
-        scope_bits: 0,
-    });
+fn respond(
+    query: &Query<'_>,
+    client: &Client,
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    out: &mut [u8],
+) -> Outcome {
+    let limit = limit(query.edns.as_ref(), client.transport);
+    let mut opt = query.edns.as_ref().map(|edns| context.opt(edns, client));
     let Some(response) = Response::begin(out, limit, &query.echo, opt.as_ref()) else {
         return Outcome::Drop(Reason::NotAQuery);
     };
@@ -139,21 +140,16 @@ fn respond(query: &Query<'_>, client: &Client, snapshot: &Snapshot, out: &mut [u
         response,
         snapshot,
         client,
+        context,
         query,
-        facts: Facts {
-            rcode: Rcode::NoError,
-            reason: Reason::Static,
-            policy: None,
-            datacenter: None,
-            scope_bits: 0,
-            truncated: false,
-        },
+        facts: Facts::default(),
         authoritative: false,
     };
     answering.run();
     let Answering { response, mut facts, authoritative, .. } = answering;
     if let Some(opt) = &mut opt {
         opt.scope_bits = facts.scope_bits;
+        opt.error = facts.reason.extended_error();
     }
     facts.truncated = response.is_truncated();
     let length = response.finish(facts.rcode, authoritative, opt.as_ref());
@@ -164,6 +160,7 @@ struct Answering<'a, 'o> {
     response: Response<'o>,
     snapshot: &'a Snapshot,
     client: &'a Client,
+    context: &'a Context<'a>,
     query: &'a Query<'a>,
     facts: Facts,
     authoritative: bool,
@@ -206,7 +203,12 @@ enum Next {
 impl Answering<'_, '_> {
     fn run(&mut self) {
         if self.query.qclass != class::IN {
-            return self.fail(Rcode::Refused, Reason::Class);
+            return self.other_class();
+        }
+        if self.query.edns.as_ref().is_some_and(|edns| edns.keepalive == Keepalive::WithTimeout)
+            && self.client.transport.keeps_alive()
+        {
+            return self.fail(Rcode::FormErr, Reason::Malformed);
         }
         if matches!(self.query.qtype, rtype::AXFR | rtype::IXFR) {
             return self.fail(Rcode::Refused, Reason::Transfer);

@@ -1,8 +1,9 @@
-//! EDNS (RFC 6891) and its client subnet option (RFC 7871): what the OPT record of a query says, and the one we answer
-//! with.
+//! EDNS (RFC 6891) and its options: what the OPT record of a query says, and the one we answer with.
 //!
-//! Reads only what steering and sizing need. Options we do not know are passed over and never echoed. Which scope an
-//! answer gets is the steering's decision.
+//! Reads client subnet (RFC 7871), cookie (RFC 7873), NSID (RFC 5001), keepalive (RFC 7828) and padding (RFC 7830).
+//! Options we do not know are passed over and never echoed. Which of them an answer carries, and what is in them, is
+//! [`crate::answer`]'s decision; [`Reply`] knows their form, and gives up extended errors (RFC 8914) and padding before
+//! an answer would grow over its limit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,8 +15,18 @@ pub const UDP_SIZE: u16 = 1232;
 /// What a client without EDNS can take over UDP (RFC 1035 §2.3.4); smaller announcements count as this.
 pub const MIN_UDP_SIZE: u16 = 512;
 
-/// The client subnet option.
+/// Answers to clients that pad are padded to a multiple of this (RFC 8467 §4.1).
+pub const PADDING_BLOCK: usize = 468;
+
+/// What NSID says at most: with every other option and the longest question it still fits into [`MIN_UDP_SIZE`].
+pub const MAX_NSID_BYTES: usize = 128;
+
+const OPTION_NSID: u16 = 3;
 const OPTION_SUBNET: u16 = 8;
+const OPTION_COOKIE: u16 = 10;
+const OPTION_KEEPALIVE: u16 = 11;
+const OPTION_PADDING: u16 = 12;
+const OPTION_ERROR: u16 = 15;
 
 /// Octets of an OPT record without options: root, type, class, TTL, length.
 const OPT_BYTES: usize = 11;
@@ -31,6 +42,26 @@ pub struct Edns<'p> {
     pub dnssec_ok: bool,
     /// The client subnet.
     pub subnet: Option<Subnet<'p>>,
+    /// The cookie: 8 octets, or 16 to 40 (RFC 7873 §4). Of several the first counts (§5.2).
+    pub cookie: Option<&'p [u8]>,
+    /// Whether the server's identity is asked for. What the option holds in a query is ignored (RFC 5001 §2.1).
+    pub nsid: bool,
+    /// The keepalive option.
+    pub keepalive: Keepalive,
+    /// Whether the client pads, and so wants answers padded (RFC 7830 §4).
+    pub padding: bool,
+}
+
+/// The keepalive option of a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keepalive {
+    /// None.
+    #[default]
+    Absent,
+    /// Our idle time-out is asked for.
+    Asked,
+    /// It holds a time-out, which only answers may (RFC 7828 §3.2.1). Over UDP the whole option is ignored (§3.2.2).
+    WithTimeout,
 }
 
 /// A well-formed client subnet option.
@@ -49,16 +80,25 @@ pub struct Subnet<'p> {
 pub struct Malformed;
 
 impl<'p> Edns<'p> {
+    /// A record without options.
+    pub const fn bare(udp_size: u16, version: u8, dnssec_ok: bool) -> Self {
+        Self {
+            udp_size: if udp_size < MIN_UDP_SIZE { MIN_UDP_SIZE } else { udp_size },
+            version,
+            dnssec_ok,
+            subnet: None,
+            cookie: None,
+            nsid: false,
+            keepalive: Keepalive::Absent,
+            padding: false,
+        }
+    }
+
     /// Reads the OPT record with these CLASS, TTL and RDATA. The options of a version that we do not speak are left
     /// alone: their format may be another.
     pub fn parse(class: u16, ttl: u32, mut options: &'p [u8]) -> Result<Self, Malformed> {
         let [_, version, flags, _] = ttl.to_be_bytes();
-        let mut edns = Self {
-            udp_size: class.max(MIN_UDP_SIZE),
-            version,
-            dnssec_ok: flags & 0x80 != 0,
-            subnet: None,
-        };
+        let mut edns = Self::bare(class, version, flags & 0x80 != 0);
         if version > 0 {
             return Ok(edns);
         }
@@ -67,11 +107,19 @@ impl<'p> Edns<'p> {
             let [code_high, code_low, length_high, length_low] = *head;
             let length = usize::from(u16::from_be_bytes([length_high, length_low]));
             let (data, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
-            if u16::from_be_bytes([code_high, code_low]) == OPTION_SUBNET
-                && edns.subnet.replace(Subnet::parse(data)?).is_some()
-            {
+            match u16::from_be_bytes([code_high, code_low]) {
                 // Two subnets contradict each other; which one counts is nowhere said.
-                return Err(Malformed);
+                OPTION_SUBNET if edns.subnet.replace(Subnet::parse(data)?).is_some() => {
+                    return Err(Malformed);
+                }
+                // RFC 7873 §5.2.2: other lengths are FORMERR.
+                OPTION_COOKIE if !matches!(data.len(), 8 | 16..=40) => return Err(Malformed),
+                OPTION_COOKIE if edns.cookie.is_none() => edns.cookie = Some(data),
+                OPTION_NSID => edns.nsid = true,
+                OPTION_KEEPALIVE if data.is_empty() => edns.keepalive = Keepalive::Asked,
+                OPTION_KEEPALIVE => edns.keepalive = Keepalive::WithTimeout,
+                OPTION_PADDING => edns.padding = true,
+                _ => {}
             }
             options = rest;
         }
@@ -132,8 +180,17 @@ pub fn subnet_option(network: Prefix) -> Vec<u8> {
     option
 }
 
+/// An extended error (RFC 8914).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// INFO-CODE.
+    pub code: u16,
+    /// EXTRA-TEXT, empty where the code says it all.
+    pub text: &'static str,
+}
+
 /// The OPT record of an answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Reply<'p> {
     /// Copied from the query.
     pub dnssec_ok: bool,
@@ -141,137 +198,124 @@ pub struct Reply<'p> {
     pub subnet: Option<Subnet<'p>>,
     /// For which part of the address space the answer holds.
     pub scope_bits: u8,
+    /// The client's cookie and ours.
+    pub cookie: Option<[u8; 24]>,
+    /// Who we are, [`MAX_NSID_BYTES`] at most.
+    pub nsid: Option<&'p [u8]>,
+    /// How long we keep an idle connection, in units of 100 ms.
+    pub keepalive: Option<u16>,
+    /// What went wrong. Left out where there is no room for it.
+    pub error: Option<ExtendedError>,
+    /// Whether the message is padded to a multiple of [`PADDING_BLOCK`].
+    pub is_padded: bool,
 }
 
 impl Reply<'_> {
-    /// How many octets [`write`](Self::write) will write.
+    /// How many octets the record has without what [`fit`](Self::fit) adds to it.
     pub fn length(&self) -> usize {
-        OPT_BYTES + self.subnet.map_or(0, |subnet| 4 + subnet.data.len())
+        OPT_BYTES
+            + self.subnet.map_or(0, |subnet| 4 + subnet.data.len())
+            + self.cookie.map_or(0, |cookie| 4 + cookie.len())
+            + self.nsid.map_or(0, |nsid| 4 + nsid.len())
+            + self.keepalive.map_or(0, |_| 4 + 2)
     }
 
-    /// Writes the record with the upper eight bits of `rcode`. `out` must hold exactly [`length`](Self::length) octets.
-    pub fn write(&self, rcode: u16, out: &mut [u8]) {
-        let option = self.subnet.map(|subnet| subnet.data);
-        let options_length = u16::try_from(option.map_or(0, |data| 4 + data.len())).unwrap_or(0);
+    /// Decides what else goes into the record of a message of `message` octets, this record's [`length`](Self::length)
+    /// included, that may grow to `limit`.
+    #[inline]
+    pub fn fit(&self, message: usize, limit: usize) -> Fitted {
+        if self.error.is_none() && !self.is_padded {
+            return Fitted { extra: 0, error: None, padding: None };
+        }
+        self.fit_extras(message, limit)
+    }
+
+    fn fit_extras(&self, message: usize, limit: usize) -> Fitted {
+        let length = |error: ExtendedError| 4 + 2 + error.text.len();
+        let error = self.error.filter(|error| message + length(*error) <= limit);
+        let message_with_error = message + error.map_or(0, length);
+        // RFC 8467 §4.1: a block that would pass the limit ends at the limit.
+        let least = message_with_error + 4;
+        let padded = least.next_multiple_of(PADDING_BLOCK).min(limit);
+        let padding = (self.is_padded && least <= limit).then(|| padded.saturating_sub(least));
+        let whole = padding.map_or(message_with_error, |padding| least + padding);
+        Fitted { extra: whole - message, error, padding }
+    }
+
+    /// Writes the record with the upper eight bits of `rcode`. `out` must hold exactly [`length`](Self::length) octets
+    /// and those of `fitted`.
+    pub fn write(&self, rcode: u16, fitted: &Fitted, out: &mut [u8]) {
+        let Some((head, mut rest)) = out.split_first_chunk_mut::<OPT_BYTES>() else { return };
         let [rcode_high, _] = (rcode >> 4 << 8).to_be_bytes();
         let [size_high, size_low] = UDP_SIZE.to_be_bytes();
-        let [length_high, length_low] = options_length.to_be_bytes();
+        let [length_high, length_low] = u16::try_from(rest.len()).unwrap_or(0).to_be_bytes();
         let flags = if self.dnssec_ok { 0x80 } else { 0 };
-        let fixed =
-            [0, 0, 41, size_high, size_low, rcode_high, 0, flags, 0, length_high, length_low];
-        let Some((head, rest)) = out.split_first_chunk_mut::<OPT_BYTES>() else { return };
-        *head = fixed;
-        let (Some(data), Some((option_head, body))) = (option, rest.split_first_chunk_mut::<4>())
-        else {
-            return;
-        };
-        let [data_high, data_low] = u16::try_from(data.len()).unwrap_or(0).to_be_bytes();
-        *option_head = [0, 8, data_high, data_low];
-        if body.len() == data.len() {
-            body.copy_from_slice(data);
-            if let Some(scope) = body.get_mut(3) {
+        *head = [0, 0, 41, size_high, size_low, rcode_high, 0, flags, 0, length_high, length_low];
+        if let Some(subnet) = self.subnet {
+            let data = put_option(&mut rest, OPTION_SUBNET, subnet.data);
+            if let Some(scope) = data.get_mut(3) {
                 *scope = self.scope_bits;
             }
         }
+        if !rest.is_empty() {
+            self.write_others(fitted, rest);
+        }
     }
+
+    fn write_others(&self, fitted: &Fitted, mut rest: &mut [u8]) {
+        if let Some(cookie) = &self.cookie {
+            put_option(&mut rest, OPTION_COOKIE, cookie);
+        }
+        if let Some(nsid) = self.nsid {
+            put_option(&mut rest, OPTION_NSID, nsid);
+        }
+        if let Some(timeout) = self.keepalive {
+            put_option(&mut rest, OPTION_KEEPALIVE, &timeout.to_be_bytes());
+        }
+        if let Some(error) = fitted.error {
+            let length = 2 + error.text.len();
+            let data = open_option(&mut rest, OPTION_ERROR, length);
+            if let Some((code, text)) = data.split_first_chunk_mut::<2>() {
+                *code = error.code.to_be_bytes();
+                text.copy_from_slice(error.text.as_bytes());
+            }
+        }
+        if let Some(padding) = fitted.padding {
+            open_option(&mut rest, OPTION_PADDING, padding).fill(0);
+        }
+    }
+}
+
+/// What goes into an OPT record because there is room for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fitted {
+    /// How many octets that is.
+    pub extra: usize,
+    error: Option<ExtendedError>,
+    padding: Option<usize>,
+}
+
+/// Takes an option with `length` octets of data off the front of `rest` and returns its data. Empty, and nothing
+/// taken, when there is no room.
+fn open_option<'o>(rest: &mut &'o mut [u8], code: u16, length: usize) -> &'o mut [u8] {
+    let Some((option, after)) = std::mem::take(rest).split_at_mut_checked(4 + length) else {
+        return &mut [];
+    };
+    *rest = after;
+    let Some((head, data)) = option.split_first_chunk_mut::<4>() else { return &mut [] };
+    let [code_high, code_low] = code.to_be_bytes();
+    let [length_high, length_low] = u16::try_from(length).unwrap_or(0).to_be_bytes();
+    *head = [code_high, code_low, length_high, length_low];
+    data
+}
+
+fn put_option<'o>(rest: &mut &'o mut [u8], code: u16, data: &[u8]) -> &'o mut [u8] {
+    let room = open_option(rest, code, data.len());
+    if room.len() == data.len() {
+        room.copy_from_slice(data);
+    }
+    room
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn option(code: u16, data: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(data.len()).unwrap();
-        [&code.to_be_bytes()[..], &length.to_be_bytes(), data].concat()
-    }
-
-    fn subnet_of(data: &[u8]) -> Result<(Option<String>, u8), Malformed> {
-        let options = option(OPTION_SUBNET, data);
-        let edns = Edns::parse(1232, 0, &options)?;
-        let subnet = edns.subnet.unwrap();
-        Ok((subnet.address.map(|a| a.to_string()), subnet.source_bits))
-    }
-
-    #[test]
-    fn subnets_are_read_to_the_bit_rfc_7871_section_6() {
-        let v4 = |text: &str, bits| Ok((Some(text.to_owned()), bits));
-        assert_eq!(subnet_of(&[0, 1, 24, 0, 192, 0, 2]), v4("192.0.2.0", 24));
-        assert_eq!(subnet_of(&[0, 1, 20, 0, 192, 0, 0x20]), v4("192.0.32.0", 20));
-        assert_eq!(subnet_of(&[0, 1, 32, 0, 192, 0, 2, 1]), v4("192.0.2.1", 32));
-        assert_eq!(subnet_of(&[0, 1, 0, 0]), v4("0.0.0.0", 0));
-        assert_eq!(subnet_of(&[0, 2, 32, 0, 0x20, 1, 0xd, 0xb8]), v4("2001:db8::", 32));
-        assert_eq!(subnet_of(&[0, 0, 0, 0]), Ok((None, 0)));
-    }
-
-    #[test]
-    fn malformed_subnets_are_refused_rfc_7871_section_7_1_2() {
-        for (why, data) in [
-            ("no data", &[] as &[u8]),
-            ("half a header", &[0, 1, 24]),
-            ("bits after the prefix", &[0, 1, 20, 0, 192, 0, 0x21]),
-            ("an octet too many", &[0, 1, 24, 0, 192, 0, 2, 0]),
-            ("an octet too few", &[0, 1, 24, 0, 192, 0]),
-            ("too long a prefix", &[0, 1, 33, 0, 192, 0, 2, 0, 0]),
-            ("a scope in a query", &[0, 1, 24, 24, 192, 0, 2]),
-            ("an unknown family", &[0, 3, 24, 0, 192, 0, 2]),
-            ("an address without family", &[0, 0, 8, 0, 10]),
-        ] {
-            assert_eq!(subnet_of(data), Err(Malformed), "{why}");
-        }
-        let twice = option(OPTION_SUBNET, &[0, 1, 0, 0]).repeat(2);
-        assert_eq!(Edns::parse(1232, 0, &twice), Err(Malformed));
-    }
-
-    #[test]
-    fn unknown_options_are_passed_over_rfc_6891_section_6_1_2() {
-        let options = [option(10, &[1; 8]), option(65001, b""), option(3, b"")].concat();
-        assert_eq!(Edns::parse(4096, 0, &options).unwrap().subnet, None);
-        for cut in [&options[..3], &options[..7], &[0, 1, 0, 9]] {
-            assert_eq!(Edns::parse(4096, 0, cut), Err(Malformed));
-        }
-    }
-
-    #[test]
-    fn small_sizes_count_as_512_rfc_6891_section_6_2_3() {
-        assert_eq!(Edns::parse(0, 0, &[]).unwrap().udp_size, 512);
-        assert_eq!(Edns::parse(4096, 0, &[]).unwrap().udp_size, 4096);
-    }
-
-    #[test]
-    fn the_do_bit_is_read_and_other_flags_are_not() {
-        assert!(Edns::parse(512, 0x0000_8000, &[]).unwrap().dnssec_ok);
-        assert!(!Edns::parse(512, 0x0000_7fff, &[]).unwrap().dnssec_ok);
-    }
-
-    #[test]
-    fn options_of_another_version_are_not_read() {
-        let edns = Edns::parse(512, 0x0001_0000, &[1, 2, 3]).unwrap();
-        assert_eq!((edns.version, edns.subnet), (1, None));
-    }
-
-    #[test]
-    fn subnets_are_echoed_byte_for_byte_with_our_scope() {
-        let data = [0, 1, 20, 0, 192, 0, 0x20];
-        let options = option(OPTION_SUBNET, &data);
-        let subnet = Edns::parse(512, 0, &options).unwrap().subnet;
-        let reply = Reply { dnssec_ok: true, subnet, scope_bits: 16 };
-        let mut out = vec![0xaa; reply.length()];
-        reply.write(16, &mut out);
-        let expected =
-            [0, 0, 41, 4, 0xd0, 1, 0, 0x80, 0, 0, 11, 0, 8, 0, 7, 0, 1, 20, 16, 192, 0, 0x20];
-        assert_eq!(out, expected);
-    }
-
-    proptest! {
-        #[test]
-        fn any_options_are_safe(options in prop::collection::vec(any::<u8>(), 0..64), ttl: u32, class: u16) {
-            if let Ok(edns) = Edns::parse(class, ttl, &options) {
-                let reply = Reply { dnssec_ok: edns.dnssec_ok, subnet: edns.subnet, scope_bits: 0 };
-                let mut out = vec![0; reply.length()];
-                reply.write(0, &mut out);
-                prop_assert!(out.len() <= 11 + 4 + 4 + 16);
-            }
-        }
-    }
-}
+mod tests;

@@ -9,8 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use shared::health::State;
 use shared::prefix::Prefix;
+use shared::time::UnixMillis;
 
-use crate::answer::{Client, Outcome, Transport, answer, decide};
+use crate::answer::{Client, Context, Outcome, Server, Transport, answer, decide};
 use crate::health::{Facts, Mode, Verdict};
 use crate::map::{self, Matched};
 use crate::name::Name;
@@ -109,8 +110,11 @@ pub fn explain(snapshot: &Snapshot, request: &Request) -> Result<Explained, Stri
     let packet = wire::write_query(0, &request.name, request.qtype, request.subnet);
     let client =
         Client { address: SocketAddr::new(request.client, 53), transport: Transport::Tcp, draw: 0 };
+    // The query asks for nothing that the server keeps of its own.
+    let server = Server::default();
+    let context = Context { server: &server, now: UnixMillis(0) };
     let mut out = vec![0; crate::answer::MAX_MESSAGE];
-    let (length, facts) = match answer(&packet, &client, snapshot, &mut out) {
+    let (length, facts) = match answer(&packet, &client, &context, snapshot, &mut out) {
         Outcome::Respond { length, facts } => (length, facts),
         Outcome::Drop(reason) => return Err(format!("not answered: {}", reason.explanation())),
     };

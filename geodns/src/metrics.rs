@@ -67,18 +67,8 @@ pub const RELOAD_OK: Family = Family {
 pub const TCP_CONNECTIONS: Family =
     Family { name: "geodns_tcp_connections", help: "TCP connections open now.", labels: &[] };
 
-const RCODES: [Rcode; 9] = [
-    Rcode::NoError,
-    Rcode::FormErr,
-    Rcode::ServFail,
-    Rcode::NxDomain,
-    Rcode::NotImp,
-    Rcode::Refused,
-    Rcode::YxDomain,
-    Rcode::NotAuth,
-    Rcode::BadVers,
-];
-const TRANSPORTS: [Transport; 2] = [Transport::Udp, Transport::Tcp];
+const RCODES: [Rcode; 10] = Rcode::ALL;
+const TRANSPORTS: [Transport; 5] = Transport::ALL;
 const REASONS: usize = Reason::ALL.len();
 
 /// Counts of one configuration's lifetime, for all its policies, datacenters and reasons. Threads add what a batch of
@@ -210,8 +200,8 @@ mod tests {
             reason: Reason::Failover,
             policy: Some(0),
             datacenter: Some(0),
-            scope_bits: 0,
             truncated: true,
+            ..Facts::default()
         };
         let mut batch = Batch::default();
         for _ in 0..3 {

@@ -76,17 +76,6 @@ pub fn present(packet: &[u8]) -> Result<Presented, String> {
 
 fn rcode_text(code: u16) -> String {
     use crate::wire::Rcode;
-    let known = [
-        Rcode::NoError,
-        Rcode::FormErr,
-        Rcode::ServFail,
-        Rcode::NxDomain,
-        Rcode::NotImp,
-        Rcode::Refused,
-        Rcode::YxDomain,
-        Rcode::NotAuth,
-        Rcode::BadVers,
-    ];
-    let found = known.iter().find(|rcode| **rcode as u16 == code);
+    let found = Rcode::ALL.iter().find(|rcode| **rcode as u16 == code);
     found.map_or_else(|| format!("RCODE{code}"), |rcode| rcode.as_str().to_owned())
 }

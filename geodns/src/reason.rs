@@ -1,4 +1,6 @@
-//! Why a query was answered as it was: one list for the log, the metrics and `explain`.
+//! Why a query was answered as it was: one list for the log, the metrics, extended errors and `explain`.
+
+use crate::edns::ExtendedError;
 
 /// The reason of an answer, an error, or silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +42,8 @@ pub enum Reason {
     Transfer,
     /// A class other than IN.
     Class,
+    /// Who this server is, or what it runs.
+    Identity,
     /// A name that grew too long under a DNAME.
     NameTooLong,
     /// A message that breaks the format.
@@ -58,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Static,
         Self::NoData,
         Self::NxDomain,
@@ -77,6 +81,7 @@ impl Reason {
         Self::NotAuthoritative,
         Self::Transfer,
         Self::Class,
+        Self::Identity,
         Self::NameTooLong,
         Self::Malformed,
         Self::Opcode,
@@ -107,6 +112,7 @@ impl Reason {
             Self::NotAuthoritative => "not-authoritative",
             Self::Transfer => "transfer",
             Self::Class => "class",
+            Self::Identity => "identity",
             Self::NameTooLong => "name-too-long",
             Self::Malformed => "malformed",
             Self::Opcode => "opcode",
@@ -115,6 +121,26 @@ impl Reason {
             Self::NotAQuery => "not-a-query",
             Self::SourcePort => "source-port",
         }
+    }
+
+    /// The extended error (RFC 8914) that an answer for this reason carries. A text only where the code alone would not
+    /// say it.
+    pub const fn extended_error(self) -> Option<ExtendedError> {
+        const NOT_AUTHORITATIVE: u16 = 20;
+        const NOT_SUPPORTED: u16 = 21;
+        const OTHER: u16 = 0;
+        let (code, text) = match self {
+            Self::NotAuthoritative => (NOT_AUTHORITATIVE, ""),
+            Self::Transfer | Self::Class | Self::Opcode => (NOT_SUPPORTED, ""),
+            Self::LastGood
+            | Self::AllDown
+            | Self::Fallback
+            | Self::DownNoData
+            | Self::DownServFail
+            | Self::Malformed => (OTHER, self.explanation()),
+            _ => return None,
+        };
+        Some(ExtendedError { code, text })
     }
 
     /// What it means, for people.
@@ -138,6 +164,7 @@ impl Reason {
             Self::NotAuthoritative => "the name is in none of our zones",
             Self::Transfer => "zone transfers are not offered",
             Self::Class => "only class IN is served",
+            Self::Identity => "who this server is, or what it runs",
             Self::NameTooLong => "the name grew too long under a DNAME",
             Self::Malformed => "the message breaks the format",
             Self::Opcode => "only queries are served",

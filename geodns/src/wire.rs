@@ -5,9 +5,13 @@
 //! [`Refusal`] with the RFC's code, or as silence. [`Response`] writes into the caller's buffer and never past its
 //! limit: what does not fit is truncated to empty sections and the TC bit. What to answer is decided elsewhere.
 
+mod response;
+
 use shared::prefix::Prefix;
 
-use crate::edns::{self, Edns, Subnet};
+pub use response::{MIN_BUFFER, Response, Section, write_refusal};
+
+use crate::edns::{self, Edns};
 use crate::name::{MAX_NAME_BYTES, Name, wire_length};
 use crate::rtype;
 
@@ -20,7 +24,7 @@ pub const QUESTION_NAME: u16 = 0xc00c;
 /// Response codes, the extended ones of EDNS included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u16)]
-#[expect(missing_docs, reason = "the names of RFC 1035, 2136, 6891")]
+#[expect(missing_docs, reason = "the names of RFC 1035, 2136, 6891, 7873")]
 pub enum Rcode {
     NoError = 0,
     FormErr = 1,
@@ -31,9 +35,24 @@ pub enum Rcode {
     YxDomain = 6,
     NotAuth = 9,
     BadVers = 16,
+    BadCookie = 23,
 }
 
 impl Rcode {
+    /// Every code that we answer with.
+    pub const ALL: [Self; 10] = [
+        Self::NoError,
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::YxDomain,
+        Self::NotAuth,
+        Self::BadVers,
+        Self::BadCookie,
+    ];
+
     /// The mnemonic, as `dig` prints it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,6 +65,7 @@ impl Rcode {
             Self::YxDomain => "YXDOMAIN",
             Self::NotAuth => "NOTAUTH",
             Self::BadVers => "BADVERS",
+            Self::BadCookie => "BADCOOKIE",
         }
     }
 }
@@ -112,8 +132,8 @@ pub enum Refusal<'p> {
 #[derive(Clone, Copy, Debug)]
 pub struct Tsig<'p> {
     key: &'p [u8],
-    algorithm: &'p [u8],
-    time_and_fudge: &'p [u8],
+    /// Algorithm, time signed, fudge.
+    algorithm_and_time: &'p [u8],
 }
 
 impl LowerName {
@@ -277,22 +297,17 @@ impl<'p> Echo<'p> {
 
     /// FORMERR with an OPT record, so that nobody takes it for a server without EDNS (RFC 6891 §7).
     fn malformed_edns(self, ttl: u32) -> Refusal<'p> {
-        let edns = Edns {
-            udp_size: edns::MIN_UDP_SIZE,
-            version: 0,
-            dnssec_ok: ttl & 0x8000 != 0,
-            subnet: None,
-        };
+        let edns = Edns::bare(edns::MIN_UDP_SIZE, 0, ttl & 0x8000 != 0);
         Refusal::Error { echo: self, rcode: Rcode::FormErr, edns: Some(edns), tsig: None }
     }
 }
 
 impl<'p> Tsig<'p> {
     fn parse(record: &Record<'p>) -> Option<Self> {
-        let (algorithm, rest) = record.data.split_at(wire_length(record.data)?);
+        let algorithm_and_time = record.data.get(..wire_length(record.data)? + 8)?;
         // Only keys without compression can be repeated as they are; writers must not compress them.
         wire_length(record.owner)?;
-        Some(Self { key: record.owner, algorithm, time_and_fudge: rest.get(..8)? })
+        Some(Self { key: record.owner, algorithm_and_time })
     }
 }
 
@@ -337,177 +352,6 @@ fn owner_length(body: &[u8]) -> Option<usize> {
             return None;
         }
     }
-}
-
-/// A section of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names of RFC 1035 §4.1")]
-pub enum Section {
-    Answer,
-    Authority,
-    Additional,
-}
-
-/// An answer being written.
-#[derive(Debug)]
-pub struct Response<'o> {
-    out: &'o mut [u8],
-    /// Where records may not pass: the limit without the room that the OPT record needs.
-    limit: usize,
-    at: usize,
-    question_end: usize,
-    counts: [u16; 3],
-    truncated: bool,
-}
-
-/// Every answer that is not truncated needs at least this buffer: header, longest question, OPT with a subnet.
-pub const MIN_BUFFER: usize = edns::MIN_UDP_SIZE as usize;
-
-impl<'o> Response<'o> {
-    /// Begins an answer of at most `limit` octets. `None` when `out` is shorter than [`MIN_BUFFER`].
-    pub fn begin(
-        out: &'o mut [u8],
-        limit: usize,
-        echo: &Echo<'_>,
-        opt: Option<&edns::Reply<'_>>,
-    ) -> Option<Self> {
-        if out.len() < MIN_BUFFER {
-            return None;
-        }
-        let limit = limit.clamp(MIN_BUFFER, out.len()) - opt.map_or(0, edns::Reply::length);
-        let question_end = HEADER_BYTES + echo.question.len();
-        let has_question = u8::from(!echo.question.is_empty());
-        let [id_high, id_low] = echo.id;
-        *out.first_chunk_mut::<HEADER_BYTES>()? =
-            [id_high, id_low, 0x80 | (echo.flags & 0x79), 0, 0, has_question, 0, 0, 0, 0, 0, 0];
-        out.get_mut(HEADER_BYTES..question_end)?.copy_from_slice(echo.question);
-        Some(Self { out, limit, at: question_end, question_end, counts: [0; 3], truncated: false })
-    }
-
-    /// Appends `count` rendered records and returns where they begin. When they do not fit, the answer is truncated.
-    pub fn put(&mut self, section: Section, count: u16, records: &[u8]) -> Option<usize> {
-        let start = self.at;
-        let end = start + records.len();
-        if self.truncated || end > self.limit {
-            self.truncated = true;
-            return None;
-        }
-        self.out.get_mut(start..end)?.copy_from_slice(records);
-        self.at = end;
-        if let Some(total) = self.counts.get_mut(section as usize) {
-            *total += count;
-        }
-        Some(start)
-    }
-
-    /// As [`put`](Self::put), for records rendered with the owner [`QUESTION_NAME`] that belong to the name at
-    /// `owner`, and with `ttl` in place of their own when it is given.
-    pub fn put_owned(
-        &mut self,
-        section: Section,
-        count: u16,
-        records: &[u8],
-        owner: u16,
-        ttl: Option<u32>,
-    ) -> Option<usize> {
-        let start = self.put(section, count, records)?;
-        if owner != QUESTION_NAME || ttl.is_some() {
-            let mut rest = self.out.get_mut(start..self.at)?;
-            while let Some(head) = rest.first_chunk_mut::<12>() {
-                let [pointer_high, pointer_low, _, _, _, _, t0, t1, t2, t3, n0, n1] = head;
-                [*pointer_high, *pointer_low] = owner.to_be_bytes();
-                if let Some(ttl) = ttl {
-                    [*t0, *t1, *t2, *t3] = ttl.to_be_bytes();
-                }
-                let length = 12 + usize::from(u16::from_be_bytes([*n0, *n1]));
-                rest = rest.get_mut(length..).unwrap_or_default();
-            }
-        }
-        Some(start)
-    }
-
-    /// Whether records did not fit.
-    pub fn is_truncated(&self) -> bool {
-        self.truncated
-    }
-
-    /// How many records the answer section holds.
-    pub fn answers(&self) -> u16 {
-        if self.truncated { 0 } else { self.counts[0] }
-    }
-
-    /// Takes back all records written so far.
-    pub fn clear(&mut self) {
-        self.at = self.question_end;
-        self.counts = [0; 3];
-        self.truncated = false;
-    }
-
-    /// Closes the message and returns its length.
-    pub fn finish(
-        mut self,
-        rcode: Rcode,
-        authoritative: bool,
-        opt: Option<&edns::Reply<'_>>,
-    ) -> usize {
-        let truncated = self.truncated;
-        if truncated {
-            self.clear();
-        }
-        if let Some(opt) = opt {
-            let end = self.at + opt.length();
-            if let Some(room) = self.out.get_mut(self.at..end) {
-                opt.write(rcode as u16, room);
-                self.at = end;
-                self.counts[2] += 1;
-            }
-        }
-        let [answer, authority, additional] = self.counts.map(u16::to_be_bytes);
-        if let Some([_, _, flags, flags_low, _, _, counts @ ..]) =
-            self.out.first_chunk_mut::<HEADER_BYTES>()
-        {
-            *flags |= if authoritative { 0x04 } else { 0 } | if truncated { 0x02 } else { 0 };
-            *flags_low = (rcode as u16 & 0xf) as u8;
-            *counts =
-                [answer[0], answer[1], authority[0], authority[1], additional[0], additional[1]];
-        }
-        self.at
-    }
-
-    /// Appends the TSIG record that says we do not know the key (RFC 8945 §5.2.1): no MAC, error BADKEY.
-    pub fn put_bad_key(&mut self, tsig: &Tsig<'_>, id: [u8; 2]) {
-        const BADKEY: u8 = 17;
-        let length = tsig.algorithm.len() + tsig.time_and_fudge.len() + 2 + 2 + 2 + 2;
-        let [length_high, length_low] = u16::try_from(length).unwrap_or(0).to_be_bytes();
-        let head = [0, 250, 0, 255, 0, 0, 0, 0, length_high, length_low];
-        let tail = [0, 0, id[0], id[1], 0, BADKEY, 0, 0];
-        let record = [tsig.key, &head, tsig.algorithm, tsig.time_and_fudge, &tail].concat();
-        self.put(Section::Additional, 1, &record);
-    }
-}
-
-/// Writes the whole error message for a refused query; 0 when `out` is too short for any message.
-#[cold]
-pub fn write_refusal(
-    out: &mut [u8],
-    echo: &Echo<'_>,
-    rcode: Rcode,
-    edns: Option<&Edns<'_>>,
-    tsig: Option<&Tsig<'_>>,
-) -> usize {
-    let subnet: Option<Subnet<'_>> = edns.and_then(|edns| edns.subnet);
-    let opt = edns.map(|edns| edns::Reply { dnssec_ok: edns.dnssec_ok, subnet, scope_bits: 0 });
-    let limit = edns.map_or(MIN_BUFFER, |edns| usize::from(edns.udp_size.min(edns::UDP_SIZE)));
-    let Some(mut response) = Response::begin(out, limit, echo, opt.as_ref()) else { return 0 };
-    let Some(tsig) = tsig else { return response.finish(rcode, false, opt.as_ref()) };
-    // TSIG must be the last record, so the OPT record cannot be left to `finish`.
-    if let Some(opt) = &opt {
-        let mut record = vec![0; opt.length()];
-        opt.write(rcode as u16, &mut record);
-        response.put(Section::Additional, 1, &record);
-    }
-    response.put_bad_key(tsig, echo.id);
-    response.finish(rcode, false, None)
 }
 
 /// A query as a resolver would send it: class IN, RD clear, EDNS with our own size, and `subnet` when given.

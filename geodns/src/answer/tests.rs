@@ -3,12 +3,15 @@
 use hickory_proto::op::Message;
 use proptest::prelude::*;
 use shared::prefix::Prefix;
+use shared::time::UnixMillis;
 
 use super::*;
 use crate::name::Name;
 use crate::present::{Presented, present};
 use crate::testing::{self, FRA, IN_ASIA};
 use crate::wire::write_query;
+
+const NOW: UnixMillis = UnixMillis(1_559_731_985_000);
 
 fn snapshot() -> Snapshot {
     testing::snapshot(testing::world(&[FRA], |_| {}), &[])
@@ -19,8 +22,18 @@ fn client(transport: Transport) -> Client {
 }
 
 fn send(snapshot: &Snapshot, packet: &[u8], transport: Transport) -> (Vec<u8>, Facts) {
+    send_to(&Server::default(), snapshot, packet, transport)
+}
+
+fn send_to(
+    server: &Server,
+    snapshot: &Snapshot,
+    packet: &[u8],
+    transport: Transport,
+) -> (Vec<u8>, Facts) {
     let mut out = vec![0; 65_535];
-    match answer(packet, &client(transport), snapshot, &mut out) {
+    let context = Context { server, now: NOW };
+    match answer(packet, &client(transport), &context, snapshot, &mut out) {
         Outcome::Respond { length, facts } => (out[..length].to_vec(), facts),
         Outcome::Drop(reason) => panic!("dropped: {reason:?}"),
     }
@@ -277,6 +290,157 @@ fn other_classes_are_refused() {
     }
 }
 
+/// A query with EDNS and these options.
+fn with_options(name: &str, qtype: u16, options: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut packet = plain(name, qtype, class::IN);
+    packet[11] = 1;
+    packet.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    let length: usize = options.iter().map(|(_, data)| 4 + data.len()).sum();
+    packet.extend(u16::try_from(length).unwrap().to_be_bytes());
+    for (code, data) in options {
+        packet.extend(code.to_be_bytes());
+        packet.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        packet.extend(*data);
+    }
+    packet
+}
+
+/// Code and data of the options of a response, in order.
+fn options_of(response: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let message = Message::from_vec(response).unwrap();
+    let Some(edns) = &message.edns else { return Vec::new() };
+    let options = edns.options().as_ref();
+    options
+        .iter()
+        .map(|(code, option)| (u16::from(*code), Vec::<u8>::try_from(option).unwrap()))
+        .collect()
+}
+
+fn named() -> Server {
+    Server {
+        nsid: Some(b"ns1.icn".as_slice().into()),
+        version: Some(b"meridian 1".as_slice().into()),
+        idle: std::time::Duration::from_secs(10),
+    }
+}
+
+#[test]
+fn nsid_is_told_to_who_asks_rfc_5001() {
+    let asked = with_options("static.cdn.test", 1, &[(3, b"")]);
+    let (response, _) = send_to(&named(), &snapshot(), &asked, Transport::Udp);
+    assert_eq!(options_of(&response), [(3, b"ns1.icn".to_vec())]);
+    let (response, _) = send(&snapshot(), &asked, Transport::Udp);
+    assert_eq!(options_of(&response), [], "none configured, none told");
+    let not_asked = with_options("static.cdn.test", 1, &[]);
+    let (response, _) = send_to(&named(), &snapshot(), &not_asked, Transport::Udp);
+    assert_eq!(options_of(&response), []);
+}
+
+#[test]
+fn idle_time_is_told_to_who_asks_over_tcp_rfc_7828() {
+    let asked = with_options("static.cdn.test", 1, &[(11, b"")]);
+    for (transport, options) in [
+        (Transport::Udp, vec![]),
+        (Transport::Tcp, vec![(11, vec![0, 100])]),
+        (Transport::Tls, vec![(11, vec![0, 100])]),
+        (Transport::Https, vec![]),
+        (Transport::Quic, vec![]),
+    ] {
+        let (response, _) = send_to(&named(), &snapshot(), &asked, transport);
+        assert_eq!(options_of(&response), options, "{transport:?}");
+    }
+    // §3.2.1: clients must not name a time; over UDP the option is ignored whatever it holds.
+    let wrong = with_options("static.cdn.test", 1, &[(11, &[0, 1])]);
+    let (_, facts) = send_to(&named(), &snapshot(), &wrong, Transport::Tcp);
+    assert_eq!(facts.rcode, Rcode::FormErr);
+    let (_, facts) = send_to(&named(), &snapshot(), &wrong, Transport::Udp);
+    assert_eq!(facts.rcode, Rcode::NoError);
+}
+
+#[test]
+fn who_pads_gets_padded_where_nobody_else_can_read_rfc_8467_section_4_1() {
+    let padded = with_options("static.cdn.test", 1, &[(12, &[0; 20])]);
+    let not_padded = with_options("static.cdn.test", 1, &[]);
+    for transport in Transport::ALL {
+        let (response, _) = send(&snapshot(), &padded, transport);
+        assert_eq!(response.len() == 468, transport.is_encrypted(), "{transport:?}");
+        let (response, _) = send(&snapshot(), &not_padded, transport);
+        assert!(response.len() < 100);
+    }
+    let (response, _) =
+        send(&snapshot(), &with_options("big.cdn.test", 16, &[(12, b"")]), Transport::Tls);
+    assert_eq!(response.len(), 936);
+}
+
+#[test]
+fn errors_tell_more_to_who_speaks_edns_rfc_8914() {
+    let snapshot = snapshot();
+    for (name, qtype, code) in
+        [("www.example", 1, 20), ("cdn.test", rtype::AXFR, 21), ("cdn.test", rtype::IXFR, 21)]
+    {
+        let (response, _) = send(&snapshot, &with_options(name, qtype, &[]), Transport::Udp);
+        assert_eq!(options_of(&response), [(15, vec![0, code])], "{name}");
+        let (response, _) = send(&snapshot, &plain(name, qtype, 1), Transport::Udp);
+        assert!(Message::from_vec(&response).unwrap().edns.is_none());
+    }
+    let mut notify = with_options("cdn.test", 6, &[]);
+    notify[2] |= 4 << 3;
+    let (response, _) = send(&snapshot, &notify, Transport::Udp);
+    assert_eq!(options_of(&response), [(15, vec![0, 21])]);
+    let (response, _) = send(&snapshot, &with_options("www.cdn.test", 1, &[]), Transport::Udp);
+    assert_eq!(options_of(&response), [], "nothing went wrong");
+    let down = snapshot.with_health(testing::down(&snapshot.tables.world, &[0, 1, 2, 3, 4, 5]));
+    let (response, facts) = send(&down, &with_options("www.cdn.test", 1, &[]), Transport::Udp);
+    let [(15, told)] = &options_of(&response)[..] else { panic!("an extended error") };
+    assert_eq!(&told[2..], facts.reason.explanation().as_bytes());
+}
+
+#[test]
+fn identity_is_told_in_class_chaos_where_configured_rfc_4892() {
+    let (server, snapshot) = (named(), snapshot());
+    for (name, text) in [
+        ("id.server", "ns1.icn"),
+        ("HOSTNAME.bind", "ns1.icn"),
+        ("version.bind", "meridian 1"),
+        ("version.server", "meridian 1"),
+    ] {
+        let (response, facts) =
+            send_to(&server, &snapshot, &plain(name, 16, class::CH), Transport::Udp);
+        let message = Message::from_vec(&response).unwrap();
+        assert_eq!(message.answers.len(), 1, "{name}");
+        let record = &message.answers[0];
+        assert_eq!((record.ttl, record.data.to_string().as_str()), (0, text), "{name}");
+        assert_eq!(facts.reason, Reason::Identity);
+        let (_, facts) = send(&snapshot, &plain(name, 16, class::CH), Transport::Udp);
+        assert_eq!((facts.rcode, facts.reason), (Rcode::Refused, Reason::Class), "{name}");
+        let (_, facts) = send_to(&server, &snapshot, &plain(name, 1, class::CH), Transport::Udp);
+        assert_eq!(facts.rcode, Rcode::Refused, "{name} A");
+        let (_, facts) = send_to(&server, &snapshot, &plain(name, 16, 255), Transport::Udp);
+        assert_eq!(facts.rcode, Rcode::Refused, "{name} in class ANY");
+    }
+}
+
+/// The longest question, every option, and no room to spare.
+#[test]
+fn every_option_fits_beside_the_longest_question() {
+    let label = [b"\x3f".as_slice(), &[b'a'; 63]].concat();
+    let name = [label.repeat(3), [b"\x3d".as_slice(), &[b'b'; 61], b"\0"].concat()].concat();
+    let subnet = [&[0, 2, 128, 0][..], &[7; 16]].concat();
+    let options: &[(u16, &[u8])] =
+        &[(8, &subnet), (10, &[1; 40]), (3, b""), (11, b""), (12, b""), (65_001, b"")];
+    let mut packet = with_options("x", 16, options);
+    packet.splice(12..15, name.iter().copied());
+    let at = packet.len() - options.iter().map(|(_, data)| 4 + data.len()).sum::<usize>() - 8;
+    packet[at..at + 2].copy_from_slice(&512_u16.to_be_bytes());
+    let server = Server { nsid: Some(vec![b'n'; edns::MAX_NSID_BYTES].into()), ..named() };
+    for transport in Transport::ALL {
+        let (response, facts) = send_to(&server, &snapshot(), &packet, transport);
+        assert_eq!(facts.rcode, Rcode::Refused);
+        assert!(transport != Transport::Udp || response.len() <= 512, "{}", response.len());
+        assert!(options_of(&response).iter().any(|(code, data)| *code == 3 && data.len() == 128));
+    }
+}
+
 #[test]
 fn client_subnets_are_echoed_with_their_scope_rfc_7871_section_7_2_1() {
     let snapshot = snapshot();
@@ -337,7 +501,9 @@ fn udp_answers_keep_to_the_clients_size_and_ours() {
 #[test]
 fn from_port_0_nobody_asks() {
     let client = Client { address: "1.2.3.4:0".parse().unwrap(), ..client(Transport::Udp) };
-    let outcome = answer(&plain("cdn.test", 1, 1), &client, &snapshot(), &mut [0; 512]);
+    let context = Context { server: &Server::default(), now: NOW };
+    let packet = plain("cdn.test", 1, 1);
+    let outcome = answer(&packet, &client, &context, &snapshot(), &mut [0; 512]);
     assert!(matches!(outcome, Outcome::Drop(Reason::SourcePort)));
 }
 
@@ -386,8 +552,9 @@ fn valid_names() -> impl Strategy<Value = &'static str> {
 fn check(packet: &[u8], snapshot: &Snapshot) -> Result<(), TestCaseError> {
     for transport in [Transport::Udp, Transport::Tcp] {
         let mut out = vec![0xaa; 65_535];
+        let context = Context { server: &Server::default(), now: NOW };
         let Outcome::Respond { length, facts } =
-            answer(packet, &client(transport), snapshot, &mut out)
+            answer(packet, &client(transport), &context, snapshot, &mut out)
         else {
             continue;
         };

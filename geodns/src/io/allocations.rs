@@ -4,12 +4,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use crate::answer::{Client, Outcome, Transport, answer};
+use crate::answer::{Client, Context, Outcome, Server, Transport, answer};
 use crate::edns::UDP_SIZE;
 use crate::metrics::{Batch, Stats};
 use crate::name::Name;
 use crate::testing;
 use crate::wire::write_query;
+use shared::time::UnixMillis;
 
 struct Counting;
 
@@ -41,6 +42,8 @@ fn answers_take_nothing_from_the_heap() {
     let snapshot = testing::snapshot(world, &[]);
     let mut out = vec![0; usize::from(UDP_SIZE)];
     let mut batch = Batch::default();
+    let server = Server::default();
+    let context = Context { server: &server, now: UnixMillis(0) };
     assert!(TAKEN.get() > 0, "what was made until here is counted");
     for (name, qtype, subnet) in [
         ("static.cdn.test", 1, None),
@@ -65,7 +68,7 @@ fn answers_take_nothing_from_the_heap() {
         let mut ask = |draw| {
             let address = "198.51.100.7:5300".parse().unwrap();
             let client = Client { address, transport: Transport::Udp, draw };
-            let outcome = answer(&packet, &client, &snapshot, &mut out);
+            let outcome = answer(&packet, &client, &context, &snapshot, &mut out);
             assert!(matches!(outcome, Outcome::Respond { .. }));
             stats.note(Transport::Udp, &outcome, &mut batch);
             stats.add(&mut batch);

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
+use shared::config::{Problem, listing};
 use shared::health::State as HealthState;
 use shared::io::clock;
 use shared::io::files;
@@ -18,8 +19,10 @@ use shared::io::log::JsonLog;
 use shared::metrics::Registry;
 use shared::time::UnixMillis;
 
+use super::identity;
 use super::load::Loading;
 use super::query_log::QueryLog;
+use crate::answer::{Context, Server};
 use crate::config::Check;
 use crate::health::{Facts, Mode, View};
 use crate::metrics::{self, Stats};
@@ -30,9 +33,17 @@ use crate::world::{Family, World};
 /// What serving threads read.
 pub(super) struct Served {
     pub(super) snapshot: Snapshot,
+    pub(super) server: Arc<Server>,
     pub(super) stats: Arc<Stats>,
     pub(super) log: QueryLog,
     pub(super) node: Arc<str>,
+}
+
+impl Served {
+    /// What answering at `now` reads beside the snapshot.
+    pub(super) fn context(&self, now: UnixMillis) -> Context<'_> {
+        Context { server: &self.server, now }
+    }
 }
 
 /// The operator's word on a datacenter or an edge, by name, so that it outlives reloads and restarts.
@@ -111,6 +122,8 @@ impl Node {
             None => Overrides::default(),
         };
         let log = QueryLog::new(log, spec.log.sample);
+        let server =
+            identity::server(&loading.config, name).map_err(|problems| listing(&problems))?;
         let (now, started) = (clock::now(), clock::instant());
         let checks: Arc<[Check]> = loading.checks.into();
         let mut monitor = Monitor::default();
@@ -118,7 +131,13 @@ impl Node {
         let stats = Arc::new(Stats::new(&loading.tables.world));
         let snapshot = Snapshot::presumed_up(loading.tables);
         let name: Arc<str> = name.into();
-        let served = Served { snapshot, stats: stats.clone(), log, node: Arc::clone(&name) };
+        let served = Served {
+            snapshot,
+            server: Arc::new(server),
+            stats: stats.clone(),
+            log,
+            node: Arc::clone(&name),
+        };
         let node = Arc::new(Self {
             name,
             config_path,
@@ -164,8 +183,9 @@ impl Node {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a new configuration over.
-    pub(super) fn replace(&self, loading: Loading) {
+    /// Takes a new configuration over, or changes nothing.
+    pub(super) fn replace(&self, loading: Loading) -> Result<(), Vec<Problem>> {
+        let server = identity::server(&loading.config, &self.name)?;
         let mut state = self.state();
         let before = self.served.load_full();
         state.checks = loading.checks.into();
@@ -181,11 +201,13 @@ impl Node {
         let facts = facts(&loading.tables.world, &state);
         self.served.store(Arc::new(Served {
             snapshot: before.snapshot.with_tables(loading.tables, facts),
+            server: Arc::new(server),
             stats,
             log: before.log.clone(),
             node: Arc::clone(&self.name),
         }));
         self.registry.gauge(&metrics::RELOAD_OK, &[]).set(1.0);
+        Ok(())
     }
 
     /// Notes that a reload was refused.
@@ -244,6 +266,7 @@ impl Node {
         let facts = facts(&snapshot.tables.world, state);
         self.served.store(Arc::new(Served {
             snapshot: snapshot.with_health(facts),
+            server: Arc::clone(&served.server),
             stats: Arc::clone(&served.stats),
             log: served.log.clone(),
             node: Arc::clone(&self.name),

@@ -59,6 +59,12 @@ impl Reloader {
         let loaded = tokio::task::spawn_blocking(move || {
             load(&path).map_err(|problems| vec![listing(&problems)])
         });
+        let refuse = |problems: Vec<String>| {
+            let listed = problems.join("\n");
+            tracing::error!("the configuration was refused, the last good one goes on:\n{listed}");
+            self.node.refuse_reload(listed);
+            problems
+        };
         let loading = loaded
             .await
             .unwrap_or_else(|error| Err(vec![error.to_string()]))
@@ -66,13 +72,7 @@ impl Reloader {
                 Some(_) => Ok(loading),
                 None => Err(vec![format!("there is no nameserver `{}` any more", self.node.name)]),
             })
-            .inspect_err(|problems| {
-                let problems = problems.join("\n");
-                tracing::error!(
-                    "the configuration was refused, the last good one goes on:\n{problems}"
-                );
-                self.node.refuse_reload(problems);
-            })?;
+            .map_err(refuse)?;
         let mut warnings: Vec<_> = loading.warnings.iter().map(ToString::to_string).collect();
         let now = loading.config.spec.nameserver.get(&*self.node.name);
         if now.zip(self.started_as.as_ref()).is_some_and(|(new, old)| !same_listeners(new, old)) {
@@ -80,10 +80,10 @@ impl Reloader {
                 "addresses, workers and limits of listeners change with the next start".to_owned(),
             );
         }
+        self.node.replace(loading).map_err(|problems| refuse(vec![listing(&problems)]))?;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        self.node.replace(loading);
         self.changed.notify_one();
         tracing::info!("the configuration was taken over");
         Ok(warnings)

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use shared::io::clock;
 use shared::metrics::{Counter, Gauge};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -135,12 +136,13 @@ async fn serve_connection(
             }
         }
         let served = served.load_full();
+        let context = served.context(clock::now());
         let mut taken = 0;
         while let Some(packet) = next_message(input.get(taken..).unwrap_or_default()) {
             taken += 2 + packet.len();
             let client = Client { address: client, transport: Transport::Tcp, draw: draws.next() };
             let outcome = SCRATCH.with_borrow_mut(|scratch| {
-                let outcome = answer(packet, &client, &served.snapshot, scratch);
+                let outcome = answer(packet, &client, &context, &served.snapshot, scratch);
                 if let Outcome::Respond { length, .. } = outcome {
                     output.extend(u16::try_from(length).unwrap_or(0).to_be_bytes());
                     output.extend_from_slice(scratch.get(..length).unwrap_or_default());

@@ -27,6 +27,7 @@ fn served() -> Arc<ArcSwap<Served>> {
     Arc::new(ArcSwap::from_pointee(Served {
         stats: Arc::new(Stats::new(&world)),
         snapshot: testing::snapshot(world, &[]),
+        server: Arc::default(),
         log: QueryLog::new(JsonLog::off(), 1.0),
         node: "ns1".into(),
     }))

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use shared::io::clock;
 
 use super::node::{Draws, Served};
 use crate::answer::{Client, Outcome, Transport, answer};
@@ -59,11 +60,12 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
             return;
         }
         let served = served.load();
+        let context = served.context(clock::now());
         for index in 0..incoming.received.len() {
             let Some((packet, address)) = incoming.query(index) else { continue };
             let Some(out) = outgoing.free() else { break };
             let client = Client { address, transport: Transport::Udp, draw: draws.next() };
-            let outcome = answer(packet, &client, &served.snapshot, out);
+            let outcome = answer(packet, &client, &context, &served.snapshot, out);
             served.stats.note(Transport::Udp, &outcome, &mut batch);
             served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
             if let Outcome::Respond { length, .. } = outcome {

@@ -20,12 +20,27 @@ fn packet(flags: u16, counts: [u16; 4], body: &[&[u8]]) -> Vec<u8> {
 const QUESTION: &[u8] = b"\x03wWw\x03CDN\x04test\0\0\x01\0\x01";
 const OPT: &[u8] = b"\0\0\x29\x10\0\0\0\0\0\0\0";
 
+fn refuse(
+    out: &mut [u8],
+    echo: &Echo<'_>,
+    rcode: Rcode,
+    edns: Option<&Edns<'_>>,
+    tsig: Option<&Tsig<'_>>,
+) -> usize {
+    let opt = edns.map(|edns| edns::Reply {
+        dnssec_ok: edns.dnssec_ok,
+        subnet: edns.subnet,
+        ..edns::Reply::default()
+    });
+    write_refusal(out, MIN_BUFFER, echo, rcode, opt.as_ref(), tsig)
+}
+
 fn refusal(packet: &[u8]) -> (Option<Rcode>, Vec<u8>) {
     let mut out = [0; 1232];
     match parse(packet).unwrap_err() {
         Refusal::Silence => (None, Vec::new()),
         Refusal::Error { echo, rcode, edns, tsig } => {
-            let length = write_refusal(&mut out, &echo, rcode, edns.as_ref(), tsig.as_ref());
+            let length = refuse(&mut out, &echo, rcode, edns.as_ref(), tsig.as_ref());
             (Some(rcode), out[..length].to_vec())
         }
     }
@@ -171,7 +186,7 @@ fn answers_keep_id_flags_and_the_case_of_the_question() {
 fn what_does_not_fit_is_truncated_to_empty_sections_rfc_2181_section_9() {
     let bytes = packet(0, [1, 0, 0, 1], &[QUESTION, b"\0\0\x29\x02\0\0\0\0\0\0\0"]);
     let query = parse(&bytes).unwrap();
-    let opt = edns::Reply { dnssec_ok: false, subnet: None, scope_bits: 0 };
+    let opt = edns::Reply::default();
     let mut out = [0; 4096];
     let mut response = Response::begin(&mut out, 512, &query.echo, Some(&opt)).unwrap();
     for address in 0..60 {
@@ -206,7 +221,7 @@ proptest! {
         bytes.truncate(60 - cut);
         let mut out = [0; 512];
         if let Err(Refusal::Error { echo, rcode, edns, tsig }) = parse(&bytes) {
-            let length = write_refusal(&mut out, &echo, rcode, edns.as_ref(), tsig.as_ref());
+            let length = refuse(&mut out, &echo, rcode, edns.as_ref(), tsig.as_ref());
             let message = Message::from_vec(&out[..length]).unwrap();
             prop_assert_eq!(message.metadata.id.to_be_bytes(), [bytes[0], bytes[1]]);
         }

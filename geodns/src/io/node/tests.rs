@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shared::config::{LogTarget, listing};
+use shared::config::LogTarget;
 use shared::metrics::Counter;
 
 use super::*;
@@ -140,7 +140,7 @@ fn a_reload_keeps_what_is_known_of_edges() {
     probe(&node, "icn-1", "-");
     assert_eq!(datacenter(&node), "fra");
     write(dir.path(), CONFIG, &format!("{ZONE}new A 192.0.2.9\n"));
-    node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", listing(&p))));
+    node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", listing(&p)))).unwrap();
     assert_eq!(datacenter(&node), "fra");
     let served = node.served.load_full();
     assert_eq!(served.snapshot.tables.zones.names(), 5, "apex, ns1, ns2, new, www");
@@ -159,7 +159,8 @@ fn reloads_do_not_pile_up_counts() {
         let mut batch = metrics::Batch::default();
         stats.note(crate::answer::Transport::Udp, &outcome, &mut batch);
         stats.add(&mut batch);
-        node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", listing(&p))));
+        node.replace(load(&node.config_path).unwrap_or_else(|p| panic!("{}", listing(&p))))
+            .unwrap();
     }
     assert!(node.state().stats.len() <= 3, "{}", node.state().stats.len());
     let dropped = node.registry.render();

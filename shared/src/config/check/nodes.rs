@@ -125,6 +125,14 @@ impl Check<'_> {
                 1_000_000,
             );
             self.no_zero(path!["nameserver", name, "tcp_idle"], nameserver.tcp_idle, SECOND);
+            for (key, text, most) in
+                [("nsid", &nameserver.nsid, 128), ("version", &nameserver.version, 255)]
+            {
+                if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > most) {
+                    let path = path!["nameserver", name, key];
+                    self.error(path, format!("write 1 to {most} octets, or leave `{key}` out"));
+                }
+            }
             self.rate_limit(name, &nameserver.rate_limit);
         }
     }
