@@ -16,7 +16,8 @@ use shared::prefix::Prefix;
 
 use crate::name::Name;
 use crate::world::{
-    AllDown, CheckId, Datacenter, DatacenterId, Ecs, Edge, EdgeId, Policy, PolicyId, Rule, World,
+    AllDown, CheckId, Datacenter, DatacenterId, Ecs, Edge, EdgeId, Policy, PolicyId, Rule, Shed,
+    World,
 };
 use crate::zone::Steered;
 
@@ -68,6 +69,7 @@ pub fn world(loaded: &Loaded) -> Result<World, Vec<Problem>> {
             Ok(location) => datacenters.push(Datacenter {
                 name: name.clone(),
                 location,
+                bias: datacenter.bias,
                 weight: datacenter.weight,
             }),
             Err(why) => {
@@ -149,6 +151,15 @@ fn policy(spec: &Spec, world: &World, name: &str, from: &SteeringSpec) -> Result
             max_v4: from.ecs.max_v4.min(32),
             max_v6: from.ecs.max_v6.min(128),
         },
+        max_share: from
+            .max_share
+            .iter()
+            .filter_map(|(name, share)| Some((world.datacenter_id(name)?, *share)))
+            .collect(),
+        bounded_load: from.bounded_load,
+        ramp: from.ramp.get(),
+        shed: (from.shed.above > 0.0)
+            .then_some(Shed { above: from.shed.above, resume: from.shed.resume }),
     })
 }
 
@@ -166,6 +177,7 @@ fn rule(from: &RuleSpec, to: Vec<DatacenterId>) -> Result<Rule, String> {
         cities: from.city.clone(),
         asns: from.asn.clone(),
         networks: parsed::<Prefix>(&from.network)?,
+        by: from.by,
         to,
     })
 }

@@ -13,7 +13,7 @@ use shared::time::UnixMillis;
 
 use crate::answer::{Client, Context, Outcome, Server, Transport, answer, decide};
 use crate::health::{Facts, Mode, Verdict};
-use crate::map::{self, Matched};
+use crate::map::{self, Matched, Whose};
 use crate::name::Name;
 use crate::present::{Presented, present};
 use crate::rtype;
@@ -176,7 +176,7 @@ fn steering(
             seen.push((datacenter, verdict));
         })?;
     let by = decision.decided_by;
-    let known = map::explain(world, policy, &snapshot.tables.geography, by);
+    let known = map::explain(world, policy, &snapshot.tables.geography, by, decision.whose);
     let from = known.description.place.as_ref().and_then(|place| place.place.location);
     let not_seen = known.list.datacenters.iter().filter(|id| !seen.iter().any(|(s, _)| s == *id));
     let order = seen.iter().map(|(id, verdict)| (*id, Some(*verdict)));
@@ -188,12 +188,10 @@ fn steering(
         verdict: verdict.map(|verdict| verdict_text(verdict).to_owned()),
         edges: edges(snapshot, policy, id),
     });
-    let subnet = query.edns.and_then(|edns| edns.subnet);
     Some(Steering {
         policy: policy.name.clone(),
         decided_by: by,
-        decided_by_subnet: policy.ecs.enabled
-            && subnet.is_some_and(|subnet| subnet.source_bits > 0 && subnet.address == Some(by)),
+        decided_by_subnet: decision.whose == Whose::Subnet,
         known: known.description.to_string().lines().map(str::to_owned).collect(),
         network: known.network,
         matched: matched_text(snapshot, known.matched),

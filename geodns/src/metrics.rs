@@ -189,6 +189,7 @@ mod tests {
         world.datacenters.push(crate::world::Datacenter {
             name: "icn".to_owned(),
             location: shared::geo::Coordinates::new(37.0, 126.0).unwrap(),
+            bias: 0,
             weight: 1,
         });
         let mut stats = Stats::new(&world);

@@ -5,14 +5,15 @@
 //! when a datacenter fails; and since every datacenter of the policy is in every list, whether there is an address of a
 //! family does not depend on the client.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use shared::prefix::{Prefix, embedded_ipv4};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::edns::Subnet;
 use crate::health::{FamilyView, Serving, Target, Verdict, View};
-use crate::map::{List, Map};
+use crate::map::routable::is_unroutable;
+use crate::map::{List, Map, Whose};
 use crate::pick::{Drawn, Keys, pick, score};
 use crate::reason::Reason;
 use crate::world::{
@@ -47,8 +48,10 @@ pub struct Decision<'v> {
     pub scope_bits: u8,
     /// Why.
     pub reason: Reason,
-    /// The address that decided: the client subnet's, or the client's.
+    /// The address that decided.
     pub decided_by: IpAddr,
+    /// Whether that is the client subnet's or the resolver's.
+    pub whose: Whose,
 }
 
 impl<'v> Decision<'v> {
@@ -70,10 +73,11 @@ pub fn decide<'v>(
     mut trace: impl FnMut(DatacenterId, Verdict),
 ) -> Decision<'v> {
     let (id, policy) = policy;
-    let (by, from_subnet) = deciding_address(policy, map, asked);
+    let (by, whose) = deciding_address(policy, map, asked);
+    let from_subnet = whose == Whose::Subnet;
     let max_bits = policy.ecs.max_bits(by);
     // A cap bounds what is cached by others; a client without subnet is not cached by network.
-    let (list, scope) = map.lookup(by, if from_subnet { max_bits } else { u8::MAX });
+    let (list, scope) = map.table(whose).lookup(by, if from_subnet { max_bits } else { u8::MAX });
     // A draw for the client's network must be as fine for every one of its clients.
     let per_client = policy.order == Order::Weighted || policy.pick == Pick::HashClient;
     let scope = if per_client { max_bits } else { scope };
@@ -87,6 +91,7 @@ pub fn decide<'v>(
         scope_bits: 0,
         reason,
         decided_by: by,
+        whose,
     };
     let (Some(view), Some(list)) = (health.family(id, asked.family), list) else {
         return nothing(Reason::NoFamily);
@@ -129,6 +134,7 @@ pub fn decide<'v>(
         scope_bits,
         reason,
         decided_by: by,
+        whose,
     }
 }
 
@@ -182,21 +188,21 @@ fn for_each_in_order(
     }
 }
 
-/// The address whose network decides, and whether it is the client subnet's.
-fn deciding_address(policy: &Policy, map: &Map, asked: &Asked<'_>) -> (IpAddr, bool) {
+/// The address whose network decides, and whose it is.
+fn deciding_address(policy: &Policy, map: &Map, asked: &Asked<'_>) -> (IpAddr, Whose) {
     if let Some(subnet) = asked.subnet
         && policy.ecs.enabled
         && subnet.source_bits > 0
         && let Some(address) = subnet.address
-        && (!is_unroutable(address) || map.is_declared(address))
+        && (!is_unroutable(address) || map.table(Whose::Subnet).is_declared(address))
     {
-        return (address, true);
+        return (address, Whose::Subnet);
     }
     let client = match asked.client {
         IpAddr::V6(v6) => embedded_ipv4(v6).map_or(asked.client, IpAddr::V4),
         IpAddr::V4(_) => asked.client,
     };
-    (client, false)
+    (client, Whose::Resolver)
 }
 
 /// A number for the client's network of `bits` bits.
@@ -205,38 +211,6 @@ fn client_key(address: IpAddr, bits: u8) -> u64 {
     match network {
         IpAddr::V4(v4) => xxh3_64_with_seed(&v4.octets(), 4),
         IpAddr::V6(v6) => xxh3_64_with_seed(&v6.octets(), 6),
-    }
-}
-
-/// Whether an address belongs to nobody on the Internet (RFC 6890), so that it tells nothing of where a client is.
-fn is_unroutable(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => is_unroutable_v4(v4),
-        IpAddr::V6(v6) => is_unroutable_v6(v6),
-    }
-}
-
-const fn is_unroutable_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    matches!(
-        (a, b, c),
-        (0 | 10 | 127 | 224.., _, _)
-            | (100, 64..=127, _)
-            | (169, 254, _)
-            | (172, 16..=31, _)
-            | (192, 168, _)
-            | (198, 18..=19, _)
-            | (192, 0, 0 | 2)
-            | (198, 51, 100)
-            | (203, 0, 113)
-    )
-}
-
-const fn is_unroutable_v6(address: Ipv6Addr) -> bool {
-    // Global unicast is 2000::/3; of it, documentation and benchmarking are nobody's.
-    match address.segments() {
-        [0x2001, 0xdb8 | 2, ..] | [0x3fff, 0..=0x0fff, ..] => true,
-        [first, ..] => first & 0xe000 != 0x2000,
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn world(v6: &[u16], change: impl Fn(&mut Policy)) -> World {
     let mut world = World { checks: vec!["edge".to_owned()], ..World::default() };
     for (name, lat, lon) in [("icn", 37.46, 126.44), ("fra", 50.03, 8.57), ("iad", 38.95, -77.45)] {
         let location = Coordinates::new(lat, lon).unwrap();
-        world.datacenters.push(Datacenter { name: name.to_owned(), location, weight: 1 });
+        world.datacenters.push(Datacenter { name: name.to_owned(), location, bias: 0, weight: 1 });
     }
     for datacenter in [ICN, FRA, IAD] {
         for n in 1..=2 {
@@ -50,6 +50,10 @@ pub(crate) fn world(v6: &[u16], change: impl Fn(&mut Policy)) -> World {
         ttl_max: 60,
         all_down: AllDown::LastGood,
         ecs: Ecs { enabled: true, max_v4: 24, max_v6: 56 },
+        max_share: Vec::new(),
+        bounded_load: 1.25,
+        ramp: Duration::ZERO,
+        shed: None,
     };
     change(&mut policy);
     world.policies.push(policy);

@@ -4,8 +4,9 @@
 //! strings.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-pub use shared::config::{Order, Pick};
+pub use shared::config::{Order, Pick, RuleBy};
 use shared::geo::{Continent, Coordinates, CountryCode, Subdivision};
 use shared::prefix::Prefix;
 use xxhash_rust::xxh3::xxh3_64;
@@ -39,8 +40,19 @@ pub struct Datacenter {
     pub name: String,
     /// Where it is.
     pub location: Coordinates,
+    /// How much nearer it counts than it is, in percent: see [`Datacenter::stretch`].
+    pub bias: i8,
     /// Its share where a policy's order is `weighted`.
     pub weight: u32,
+}
+
+impl Datacenter {
+    /// What its distances are multiplied by. A bias of 50 halves them and one of -50 doubles them, so that one undoes the
+    /// other; 99 makes a hundredth of them, which is as far as it goes.
+    pub fn stretch(&self) -> f64 {
+        let share = f64::from(100 - self.bias.unsigned_abs().min(99)) / 100.0;
+        if self.bias < 0 { share.recip() } else { share }
+    }
 }
 
 /// An edge that DNS answers with.
@@ -83,6 +95,30 @@ pub struct Policy {
     pub all_down: AllDown,
     /// Client subnets.
     pub ecs: Ecs,
+    /// Datacenters that take this share of client networks at most, 0 to 1.
+    pub max_share: Vec<(DatacenterId, f64)>,
+    /// `hash-client`, `hash-name`: an edge above this many times the mean load gives keys up.
+    pub bounded_load: f64,
+    /// The time in which a datacenter that returns gets its clients back; zero: at once.
+    pub ramp: Duration,
+    /// When a datacenter sheds clients; none: never.
+    pub shed: Option<Shed>,
+}
+
+impl Policy {
+    /// Whether a datacenter may take a part of its clients only. Scopes must then be as fine as the parts at all times.
+    pub fn is_partial(&self) -> bool {
+        !self.ramp.is_zero() || self.shed.is_some() || !self.max_share.is_empty()
+    }
+}
+
+/// When a datacenter has too much load: as shares of what it can take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shed {
+    /// Above this it sheds its farthest client networks.
+    pub above: f64,
+    /// Below this it takes them back.
+    pub resume: f64,
 }
 
 /// Edges in one answer at most.
@@ -139,6 +175,8 @@ pub struct Rule {
     pub asns: Vec<u32>,
     /// Client networks.
     pub networks: Vec<Prefix>,
+    /// Which address the conditions are about.
+    pub by: RuleBy,
     /// Datacenters that come first for them.
     pub to: Vec<DatacenterId>,
 }
@@ -210,4 +248,26 @@ impl World {
 /// A number for a name that is the same on every node and in every version: stable draws are made with it.
 pub fn stable_key(name: &str) -> u64 {
     xxh3_64(name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bias_is_monotone_and_its_signs_undo_each_other() {
+        let stretch = |bias| {
+            let location = Coordinates::new(0.0, 0.0).unwrap();
+            Datacenter { name: String::new(), location, bias, weight: 1 }.stretch()
+        };
+        for (bias, factor) in [(0, 1.0), (50, 0.5), (-50, 2.0), (99, 0.01), (-99, 100.0)] {
+            assert!((stretch(bias) - factor).abs() < 1e-9, "{bias}");
+        }
+        for bias in -99..99_i8 {
+            assert!(stretch(bias) > stretch(bias + 1), "{bias}");
+            assert!((stretch(bias) * stretch(-bias) - 1.0).abs() < 1e-9, "{bias}");
+        }
+        // What no configuration lets through does no harm.
+        assert!(stretch(i8::MIN).is_finite() && stretch(i8::MAX) > 0.0);
+    }
 }

@@ -1,6 +1,7 @@
 //! The configuration, zone files and databases as they lie on disk, to what is served. All that is wrong is found at
 //! once; nothing is half loaded.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use shared::config::{self, Loaded, Problem, Severity, Step};
@@ -119,9 +120,9 @@ fn geography(config: &Loaded, world: &World, errors: &mut Vec<Problem>) -> geo::
             }
         }
     }
-    let networks = spec.networks.iter().filter_map(|(network, datacenter)| {
-        world.datacenter_id(datacenter)?;
-        Some((network.parse::<Prefix>().ok()?, datacenter.clone()))
-    });
-    geo::World::new(networks, &databases)
+    let given = |networks: &BTreeMap<String, String>| -> Vec<(Prefix, String)> {
+        let known = networks.iter().filter(|(_, name)| world.datacenter_id(name).is_some());
+        known.filter_map(|(network, name)| Some((network.parse().ok()?, name.clone()))).collect()
+    };
+    geo::World::new(given(&spec.networks), &databases).with_resolvers(given(&spec.resolvers))
 }

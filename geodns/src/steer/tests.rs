@@ -1,7 +1,5 @@
 //! Decisions by example, and the promises: disjoint scopes, stable under health, never an empty answer by health.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use shared::prefix::Prefix;
 
@@ -10,7 +8,7 @@ use crate::edns::{Edns, subnet_option};
 use crate::health::{Facts, Mode};
 use crate::snapshot::Snapshot;
 use crate::testing::{self, FRA, IAD, ICN, IN_ASIA, IN_EUROPE};
-use crate::world::{Datacenter, Rule};
+use crate::world::{Rule, RuleBy};
 
 /// What a client gets: datacenter, addresses of edges, scope, reason.
 #[derive(Debug, PartialEq, Eq)]
@@ -149,7 +147,8 @@ fn rules_put_datacenters_first_and_leave_the_others_after() {
     let snapshot = testing::snapshot(world, &[("20.1.1.0/24", "icn")]);
     let list = |address: &str| {
         let (_, map) = snapshot.tables.policy(0).unwrap();
-        map.lookup(address.parse().unwrap(), 255).0.unwrap().datacenters.to_vec()
+        let table = map.table(Whose::Resolver);
+        table.lookup(address.parse().unwrap(), 255).0.unwrap().datacenters.to_vec()
     };
     assert_eq!(list("20.1.1.1"), [ICN, IAD, FRA], "networks before rules");
     assert_eq!(list("20.1.2.1"), [IAD, FRA, ICN], "the first rule that matches");
@@ -157,24 +156,39 @@ fn rules_put_datacenters_first_and_leave_the_others_after() {
     assert_eq!(list(IN_ASIA), [ICN, FRA, IAD], "a registry's region is no continent");
 }
 
+/// A resolver in Seoul that serves German clients: `[geo] resolvers` for queries without a subnet, `by` for rules.
 #[test]
-fn near_equal_distances_are_drawn_by_place() {
-    let mut world = testing::world(&[], |_| {});
-    let icn = world.datacenters[0].location;
-    world.datacenters.push(Datacenter { name: "sel".to_owned(), location: icn, weight: 1 });
-    world.policies[0].datacenters.push(3);
-    let points =
-        (0..40).map(|n| shared::geo::Coordinates::new(30.0, 100.0 + f64::from(n)).unwrap());
-    let mut firsts = BTreeMap::new();
-    for point in points {
-        let place = shared::geo::Place { location: Some(point), ..Default::default() };
-        let known =
-            crate::map::Known { network: None, by_network: &[], by_asn: &[], place, city: None };
-        let (_, list) = crate::map::order_for(&world, &world.policies[0], &known);
-        *firsts.entry(list.datacenters[0]).or_insert(0) += 1;
-    }
-    assert_eq!(firsts.keys().copied().collect::<Vec<_>>(), [ICN, 3]);
-    assert!(firsts.values().all(|count| *count >= 8), "{firsts:?}");
+fn resolvers_and_client_subnets_are_treated_apart() {
+    let resolver = "1.208.0.53";
+    let rule = |by, to| Rule {
+        networks: vec!["20.0.0.0/8".parse().unwrap()],
+        by,
+        to: vec![to],
+        ..Rule::default()
+    };
+    let world = testing::world(&[], |policy| {
+        policy.rules = vec![rule(RuleBy::Subnet, FRA), rule(RuleBy::Resolver, IAD)];
+    });
+    let geography =
+        shared::geo::World::new([("1.208.0.0/16".parse().unwrap(), "iad".to_owned())], &[])
+            .with_resolvers([("1.208.0.53/32".parse().unwrap(), "fra".to_owned())]);
+    let tables = crate::snapshot::Tables::new(world, testing::zones(), geography);
+    let snapshot = Snapshot::presumed_up(tables);
+    let of = |client: &str, subnet| {
+        let got = ask(&snapshot, client, subnet, Family::V4, 0);
+        (got.datacenter.unwrap(), got.scope)
+    };
+    assert_eq!(of(resolver, None), (FRA, 0), "`resolvers` come before `networks`");
+    assert_eq!(of("1.208.0.54", None), (IAD, 0), "`networks` hold for resolvers, too");
+    assert_eq!(of(resolver, Some("1.208.0.0/24")), (IAD, 16), "a client's subnet is no resolver");
+    assert_eq!(of(IN_EUROPE, Some("20.1.0.0/24")), (FRA, 8), "by = subnet");
+    assert_eq!(of("20.1.0.1", None), (IAD, 0), "by = resolver");
+    // What tells nothing of the client leaves the decision to the resolver's table.
+    assert_eq!(of(resolver, Some("0.0.0.0/0")), (FRA, 0));
+    assert_eq!(of(resolver, Some("192.168.1.0/24")), (FRA, 0));
+    // One table where nothing differs.
+    let (_, map) = default().tables.policy(0).map(|(p, m)| (p.clone(), m.clone())).unwrap();
+    assert!(std::ptr::eq(map.table(Whose::Subnet), map.table(Whose::Resolver)));
 }
 
 #[test]

@@ -128,7 +128,7 @@ pub struct DatacenterSpec {
     pub location: Location,
     /// What the datacenter can send.
     pub capacity: Option<Rate>,
-    /// How much nearer it counts than it is, in percent: 50 halves its distances, -50 makes them half as long again.
+    /// How much nearer it counts than it is, in percent, -99 to 99: 50 halves its distances, -50 doubles them.
     #[serde(default)]
     pub bias: i8,
     /// Its share where a policy's order is `weighted`.

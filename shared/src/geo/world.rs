@@ -35,6 +35,16 @@ pub fn asns(databases: &[Database]) -> IpRangeMap<Option<u32>> {
     })
 }
 
+/// Networks in order, and for every address which of them holds it: the longest.
+fn numbered(
+    networks: impl IntoIterator<Item = (Prefix, String)>,
+) -> (IpRangeMap<Option<u32>>, Vec<(Prefix, String)>) {
+    let mut listed: Vec<(Prefix, String)> = networks.into_iter().collect();
+    listed.sort();
+    let numbered = listed.iter().zip(0..).map(|((prefix, _), number)| (*prefix, Some(number)));
+    (IpRangeMap::from_prefixes(None, numbered), listed)
+}
+
 /// All that is known of every address.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -42,6 +52,11 @@ pub struct World {
     pub networks: IpRangeMap<Option<u32>>,
     /// The operator's networks in order, each with the datacenter it is given to.
     pub listed: Vec<(Prefix, String)>,
+    /// The same for the addresses of resolvers: which of [`World::listed_resolvers`] holds an address. Before
+    /// [`World::networks`].
+    pub resolvers: IpRangeMap<Option<u32>>,
+    /// The operator's networks of resolvers in order, each with the datacenter it is given to.
+    pub listed_resolvers: Vec<(Prefix, String)>,
     /// The place of every address.
     pub places: IpRangeMap<Option<PlaceId>>,
     /// The places that [`World::places`] refers to.
@@ -56,12 +71,24 @@ impl World {
         networks: impl IntoIterator<Item = (Prefix, String)>,
         databases: &[Database],
     ) -> Self {
-        let mut listed: Vec<(Prefix, String)> = networks.into_iter().collect();
-        listed.sort();
-        let numbered = listed.iter().zip(0..).map(|((prefix, _), number)| (*prefix, Some(number)));
-        let networks = IpRangeMap::from_prefixes(None, numbered);
+        let (networks, listed) = numbered(networks);
         let (places, catalog) = places(databases);
-        Self { networks, listed, places, catalog, asns: asns(databases) }
+        Self {
+            networks,
+            listed,
+            resolvers: IpRangeMap::uniform(None),
+            listed_resolvers: Vec::new(),
+            places,
+            catalog,
+            asns: asns(databases),
+        }
+    }
+
+    /// The same with the operator's networks of resolvers.
+    #[must_use]
+    pub fn with_resolvers(self, networks: impl IntoIterator<Item = (Prefix, String)>) -> Self {
+        let (resolvers, listed_resolvers) = numbered(networks);
+        Self { resolvers, listed_resolvers, ..self }
     }
 
     /// The operator's network that holds an address, and its datacenter.
@@ -71,12 +98,20 @@ impl World {
         Some((*prefix, datacenter))
     }
 
+    /// The operator's network of resolvers that holds an address, and its datacenter.
+    pub fn resolver(&self, address: IpAddr) -> Option<(Prefix, &str)> {
+        let number = (*self.resolvers.get(address))?;
+        let (prefix, datacenter) = self.listed_resolvers.get(number as usize)?;
+        Some((*prefix, datacenter))
+    }
+
     /// What is known of one address, and from where.
     pub fn describe(&self, address: IpAddr) -> Description {
         let (place_network, place) = self.places.find(address);
         let (as_network, asn) = self.asns.find(address);
         Description {
             address,
+            resolver: None,
             network: self.network(address).map(|(prefix, name)| (prefix, name.to_owned())),
             place: place.map(|id| PlaceDescription {
                 network: place_network,
@@ -87,6 +122,12 @@ impl World {
             asn: asn.map(|asn| (as_network, asn)),
         }
     }
+
+    /// The same of an address that is a resolver's.
+    pub fn describe_resolver(&self, address: IpAddr) -> Description {
+        let resolver = self.resolver(address).map(|(prefix, name)| (prefix, name.to_owned()));
+        Description { resolver, ..self.describe(address) }
+    }
 }
 
 /// What is known of one address. Prints as a line per fact.
@@ -94,6 +135,8 @@ impl World {
 pub struct Description {
     /// The address asked for.
     pub address: IpAddr,
+    /// The operator's network of resolvers that holds it, when it is a resolver's, and the datacenter it is given to.
+    pub resolver: Option<(Prefix, String)>,
     /// The operator's network that holds it, and the datacenter that network is given to.
     pub network: Option<(Prefix, String)>,
     /// Its place.
@@ -117,6 +160,9 @@ pub struct PlaceDescription {
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((network, datacenter)) = &self.resolver {
+            writeln!(f, "{network} is given to {datacenter} (resolvers)")?;
+        }
         if let Some((network, datacenter)) = &self.network {
             writeln!(f, "{network} is given to {datacenter} (networks)")?;
         }
