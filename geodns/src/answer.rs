@@ -260,16 +260,22 @@ impl Answering<'_, '_> {
         Next::Done
     }
 
-    fn at_node(&mut self, zone: &Zone, node: &Node, current: &mut Current, aliased: bool) -> Next {
+    fn at_node(
+        &mut self,
+        zone: &Zone,
+        node: Node<'_>,
+        current: &mut Current,
+        aliased: bool,
+    ) -> Next {
         let qtype = self.query.qtype;
-        if let Some(policy) = node.steered
+        if let Some(policy) = node.steered()
             && let Some(family) = Family::of_type(qtype)
         {
             self.steered(policy, family, zone, current, aliased);
             return Next::Done;
         }
         if let Some(rrset) = node.rrset(qtype) {
-            self.response.put_owned(Section::Answer, rrset.count, &rrset.wire, current.at, None);
+            self.response.put_owned(Section::Answer, rrset.count, rrset.wire, current.at, None);
             return Next::Done;
         }
         if qtype == rtype::ANY {
@@ -277,7 +283,7 @@ impl Answering<'_, '_> {
             return Next::Done;
         }
         if let Some(alias) = node.rrset(rtype::CNAME) {
-            let put = self.response.put_owned(Section::Answer, 1, &alias.wire, current.at, None);
+            let put = self.response.put_owned(Section::Answer, 1, alias.wire, current.at, None);
             return self.follow(put, alias.first_rdata(), current);
         }
         self.negative(zone, current, Reason::NoData);
@@ -299,13 +305,13 @@ impl Answering<'_, '_> {
 
     /// RFC 8482 §4.1: one RRset, whichever.
     #[cold]
-    fn any(&mut self, zone: &Zone, node: &Node, current: &mut Current, aliased: bool) {
-        if let Some(rrset) = node.rrsets.first() {
-            self.response.put_owned(Section::Answer, rrset.count, &rrset.wire, current.at, None);
+    fn any(&mut self, zone: &Zone, node: Node<'_>, current: &mut Current, aliased: bool) {
+        if let Some(rrset) = node.rrsets().next() {
+            self.response.put_owned(Section::Answer, rrset.count, rrset.wire, current.at, None);
             self.facts.reason = Reason::MinimalAny;
             return;
         }
-        let Some(policy) = node.steered else {
+        let Some(policy) = node.steered() else {
             return self.negative(zone, current, Reason::NoData);
         };
         self.steered(policy, Family::V4, zone, current, aliased);
@@ -317,15 +323,15 @@ impl Answering<'_, '_> {
 
     /// RFC 6672 §3.2: the DNAME, and a CNAME made from it.
     #[cold]
-    fn rename(&mut self, zone: &Zone, node: &Node, current: &mut Current) -> Next {
+    fn rename(&mut self, zone: &Zone, node: Node<'_>, current: &mut Current) -> Next {
         let Some(dname) = node.rrset(rtype::DNAME) else {
             self.negative(zone, current, Reason::NoData);
             return Next::Done;
         };
-        let owner = current.suffix(usize::from(node.name_length));
-        self.response.put_owned(Section::Answer, 1, &dname.wire, owner, None);
+        let owner = current.suffix(node.name_length());
+        self.response.put_owned(Section::Answer, 1, dname.wire, owner, None);
         let target = dname.first_rdata();
-        let kept = current.length.saturating_sub(usize::from(node.name_length));
+        let kept = current.length.saturating_sub(node.name_length());
         let mut record = [0; RDATA_AT + MAX_NAME_BYTES];
         let length = kept + target.len();
         let (Some(prefix), Some(room)) =
@@ -342,7 +348,7 @@ impl Answering<'_, '_> {
         front.copy_from_slice(prefix);
         back.copy_from_slice(target);
         let [owner_high, owner_low] = current.at.to_be_bytes();
-        let [t0, t1, t2, t3] = dname.ttl.to_be_bytes();
+        let [t0, t1, t2, t3] = dname.ttl().to_be_bytes();
         let [n0, n1] = (length as u16).to_be_bytes();
         if let Some(head) = record.first_chunk_mut::<RDATA_AT>() {
             *head = [owner_high, owner_low, 0, 5, 0, 1, t0, t1, t2, t3, n0, n1];
@@ -355,18 +361,19 @@ impl Answering<'_, '_> {
         self.follow(put, whole.get(RDATA_AT..).unwrap_or_default(), current)
     }
 
-    fn refer(&mut self, cut: &Node, current: &Current) {
-        let Some(referral) = &cut.referral else { return };
-        let servers = &referral.servers;
-        let owner = current.suffix(usize::from(cut.name_length));
-        self.response.put_owned(Section::Authority, servers.count, &servers.wire, owner, None);
+    fn refer(&mut self, cut: Node<'_>, current: &Current) {
+        let (Some(referral), Some(servers)) = (cut.referral(), cut.rrset(rtype::NS)) else {
+            return;
+        };
+        let owner = current.suffix(cut.name_length());
+        self.response.put_owned(Section::Authority, servers.count, servers.wire, owner, None);
         self.response.put(Section::Additional, referral.glue_count, &referral.glue);
         self.facts.reason = Reason::Referral;
     }
 
     fn negative(&mut self, zone: &Zone, current: &Current, reason: Reason) {
         let owner = current.suffix(zone.apex.as_wire().len());
-        self.response.put_owned(Section::Authority, 1, &zone.negative.wire, owner, None);
+        self.response.put_owned(Section::Authority, 1, &zone.negative, owner, None);
         self.facts.reason = reason;
     }
 

@@ -144,7 +144,7 @@ fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, Policy
     let mut aliases = Vec::new();
     for _ in 0..8 {
         let Found::Node(_, node) = snapshot.tables.zones.find(name.as_wire(), false) else { break };
-        if let Some(policy) = node.steered {
+        if let Some(policy) = node.steered() {
             return (Some((name, policy)), aliases);
         }
         let target =

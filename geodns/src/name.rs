@@ -4,6 +4,7 @@
 //! Letters keep the case they were written in. Whoever compares names asks for [`Name::to_lower`] first: RFC 4343
 //! folds ASCII letters and nothing else.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 /// Longest name in octets, length octets and the root included (RFC 1035 §2.3.4).
@@ -94,14 +95,9 @@ impl Name {
         Self(self.0.to_ascii_lowercase().into())
     }
 
-    /// The name without its first label; `None` for the root.
-    pub fn parent(&self) -> Option<Self> {
-        parent(&self.0).map(|wire| Self(wire.into()))
-    }
-
     /// Whether this is `ancestor` or lies below it. Both must be in lower case.
     pub fn is_within(&self, ancestor: &Self) -> bool {
-        ancestors(&self.0).any(|suffix| suffix == ancestor.as_wire())
+        is_within(&self.0, ancestor.as_wire())
     }
 
     /// Whether the first label is a lone asterisk.
@@ -113,6 +109,13 @@ impl Name {
     pub fn wildcard(&self) -> Option<Self> {
         let wire: Vec<u8> = [b"\x01*".as_slice(), &self.0].concat();
         (wire.len() <= MAX_NAME_BYTES).then(|| Self(wire.into()))
+    }
+}
+
+/// Names are looked up by their octets: both hash alike.
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -160,6 +163,12 @@ impl fmt::Display for Shown<'_> {
 /// The name itself and each name above it, down to the root, as slices of the one given. Ends early on a broken name.
 pub fn ancestors(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::successors(Some(wire), |name| parent(name))
+}
+
+/// Whether a name is `ancestor` or lies below it. Both must be in lower case.
+pub fn is_within(wire: &[u8], ancestor: &[u8]) -> bool {
+    let mut above = ancestors(wire).skip_while(|suffix| suffix.len() > ancestor.len());
+    above.next() == Some(ancestor)
 }
 
 /// How many labels the name has, the root not counted.

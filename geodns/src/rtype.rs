@@ -25,6 +25,8 @@ pub const TSIG: u16 = 250;
 pub const IXFR: u16 = 251;
 pub const AXFR: u16 = 252;
 pub const ANY: u16 = 255;
+/// Of zone files only: a private number, the one that others use for it. Never on the wire.
+pub const ALIAS: u16 = 65_401;
 
 /// Mnemonics and numbers, the common ones first.
 const MNEMONICS: &[(&str, u16)] = &[
@@ -68,6 +70,8 @@ const MNEMONICS: &[(&str, u16)] = &[
     ("AXFR", AXFR),
     ("ANY", ANY),
     ("URI", 256),
+    ("ALIAS", ALIAS),
+    ("ANAME", ALIAS),
 ];
 
 /// The number of a mnemonic in any case, `TYPE123` included (RFC 3597 §5).

@@ -109,7 +109,7 @@ big TXT \"4123456789012345678901234567890123456789012345678901234567890123456789
         policy: 0,
     });
     let mut builder = Builder::default();
-    builder.add(&apex, records, steered.to_vec(), Location { file: "z".into(), line: 0 });
+    builder.add(&apex, records, &steered, Location { file: "z".into(), line: 0 });
     let (zones, problems) = builder.build();
     assert!(problems.is_empty(), "{problems:?}");
     zones

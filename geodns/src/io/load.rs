@@ -98,7 +98,7 @@ fn add_zone(config: &Loaded, builder: &mut Builder, source: ZoneSource, errors: 
     let whole = Location { file: source.file.to_string_lossy().into(), line: 0 };
     // A file with broken lines lacks records: what the zone then lacks is not the operator's mistake.
     if is_readable {
-        builder.add(&source.apex, records, source.steered, whole);
+        builder.add(&source.apex, records, &source.steered, whole);
     }
 }
 

@@ -7,39 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::rdata;
-use super::{Location, Problem};
+use super::records::Records;
+use super::{Location, MAX_PROBLEMS, Problem};
 use crate::name::Name;
 use crate::rtype;
 
 /// How deep `$INCLUDE` may go.
 const MAX_DEPTH: usize = 16;
 
-/// Mistakes reported per zone: whoever has more is looking at the wrong file.
-const MAX_PROBLEMS: usize = 50;
-
 /// Gives the contents of a file.
 pub type ReadFile<'f> = dyn Fn(&Path) -> Result<Vec<u8>, String> + 'f;
 
-/// One resource record of class IN.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Owner name, as written.
-    pub owner: Name,
-    /// Type.
-    pub rtype: u16,
-    /// TTL in seconds.
-    pub ttl: u32,
-    /// RDATA in wire form.
-    pub rdata: Vec<u8>,
-    /// Where it stands.
-    pub at: Location,
-}
-
 /// Reads the file at `path` and what it includes, `apex` being the first origin.
-pub fn read(path: &Path, apex: &Name, read_file: &ReadFile<'_>) -> (Vec<Record>, Vec<Problem>) {
+pub fn read(path: &Path, apex: &Name, read_file: &ReadFile<'_>) -> (Records, Vec<Problem>) {
     let mut reader = Reader {
         read_file,
-        records: Vec::new(),
+        records: Records::default(),
         problems: Vec::new(),
         default_ttl: None,
         last_ttl: None,
@@ -52,7 +35,7 @@ pub fn read(path: &Path, apex: &Name, read_file: &ReadFile<'_>) -> (Vec<Record>,
 
 struct Reader<'f> {
     read_file: &'f ReadFile<'f>,
-    records: Vec<Record>,
+    records: Records,
     problems: Vec<Problem>,
     /// `$TTL`.
     default_ttl: Option<u32>,
@@ -61,6 +44,21 @@ struct Reader<'f> {
     last_owner: Option<Name>,
     /// Files being read, the outermost first.
     open: Vec<PathBuf>,
+}
+
+/// Where an entry stands.
+struct Place<'p> {
+    path: &'p Path,
+    name: &'p Arc<str>,
+    /// The file among those of the zone.
+    file: u16,
+    line: u32,
+}
+
+impl Place<'_> {
+    fn location(&self) -> Location {
+        Location { file: Arc::clone(self.name), line: self.line }
+    }
 }
 
 impl Reader<'_> {
@@ -80,13 +78,20 @@ impl Reader<'_> {
                 return;
             }
         };
+        let file = match self.records.open(&here.file) {
+            Ok(file) => file,
+            Err(why) => {
+                self.problems.push(Problem::error(at, why));
+                return;
+            }
+        };
         self.open.push(path.to_owned());
         let mut entries = Entries::new(&bytes);
         while let Some(entry) = entries.next() {
-            let at = Location { file: here.file.clone(), line: entries.entry_line };
-            let result = entry.and_then(|entry| self.entry(&entry, &mut origin, path, &at));
+            let place = Place { path, name: &here.file, file, line: entries.entry_line };
+            let result = entry.and_then(|entry| self.entry(&entry, &mut origin, &place));
             if let Err(why) = result {
-                self.problems.push(Problem::error(&at, why));
+                self.problems.push(Problem::error(&place.location(), why));
             }
             if self.problems.len() >= MAX_PROBLEMS {
                 break;
@@ -99,20 +104,18 @@ impl Reader<'_> {
         &mut self,
         entry: &Entry<'_>,
         origin: &mut Name,
-        path: &Path,
-        at: &Location,
+        place: &Place<'_>,
     ) -> Result<(), String> {
         let Some((first, rest)) = entry.tokens.split_first() else { return Ok(()) };
         if first.text.starts_with(b"$") && !first.quoted && !entry.starts_blank {
-            return self.directive(first, rest, origin, path, at);
+            return self.directive(first, rest, origin, place);
         }
-        let (owner, rest) = if entry.starts_blank {
-            let owner = self.last_owner.clone();
-            (owner.ok_or("the first record has no owner name")?, entry.tokens.as_slice())
+        let rest = if entry.starts_blank {
+            entry.tokens.as_slice()
         } else {
-            (Name::parse(first.text, Some(origin))?, rest)
+            self.last_owner = Some(Name::parse(first.text, Some(origin))?);
+            rest
         };
-        self.last_owner = Some(owner.clone());
         let (ttl, rtype, rest) = ttl_class_type(rest)?;
         if ttl.is_some() {
             self.last_ttl = ttl;
@@ -122,8 +125,8 @@ impl Reader<'_> {
             .or(self.last_ttl)
             .ok_or("this record has no TTL: begin the file with `$TTL 3600`")?;
         let rdata = rdata::parse(rtype, rest, Some(origin))?;
-        self.records.push(Record { owner, rtype, ttl, rdata, at: at.clone() });
-        Ok(())
+        let owner = self.last_owner.as_ref().ok_or("the first record has no owner name")?;
+        self.records.push(owner.as_wire(), rtype, ttl, &rdata, (place.file, place.line))
     }
 
     fn directive(
@@ -131,8 +134,7 @@ impl Reader<'_> {
         directive: &Token<'_>,
         arguments: &[Token<'_>],
         origin: &mut Name,
-        path: &Path,
-        at: &Location,
+        place: &Place<'_>,
     ) -> Result<(), String> {
         match (directive.text.to_ascii_uppercase().as_slice(), arguments) {
             (b"$ORIGIN", [name]) => *origin = Name::parse(name.text, Some(origin))?,
@@ -144,14 +146,14 @@ impl Reader<'_> {
                 let name = rdata::unescaped(file)?;
                 let name =
                     std::str::from_utf8(&name).map_err(|_| "the file's name is not UTF-8")?;
-                let included = path.parent().unwrap_or_else(|| Path::new("")).join(name);
+                let included = place.path.parent().unwrap_or_else(|| Path::new("")).join(name);
                 let origin = match arguments.get(1) {
                     Some(other) => Name::parse(other.text, Some(origin))?,
                     None => origin.clone(),
                 };
                 // Neither origin nor owner of the included file reach back into this one.
                 let owner = self.last_owner.clone();
-                self.file(&included, origin, Some(at));
+                self.file(&included, origin, Some(&place.location()));
                 self.last_owner = owner;
             }
             (b"$ORIGIN", _) => return Err("write `$ORIGIN NAME`".to_owned()),
@@ -346,6 +348,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::name::Shown;
+    use crate::zone::records::Record;
 
     fn read_text(text: &str) -> (Vec<String>, Vec<String>) {
         read_files(&[("cdn.zone", text)])
@@ -358,8 +362,8 @@ mod tests {
         };
         let apex = Name::parse_absolute("cdn.test").unwrap();
         let (records, problems) = read(Path::new(files[0].0), &apex, &read_file);
-        let shown = |record: &Record| {
-            format!("{} {} {}", record.owner, record.ttl, rtype::Shown(record.rtype))
+        let shown = |record: Record<'_>| {
+            format!("{} {} {}", Shown(record.owner), record.ttl, rtype::Shown(record.rtype))
         };
         (records.iter().map(shown).collect(), problems.iter().map(Problem::to_string).collect())
     }

@@ -3,21 +3,27 @@
 //! [`mod@file`] reads master files, [`Builder`] checks their records and renders them to wire form, [`Zones::find`] looks a
 //! name up. All zones share one table of names, keyed by their lower-case wire form, in which every existing name has
 //! a node, empty non-terminals included; so the cost of an answer, a negative one too, grows with the labels of the
-//! name asked and not with the number of names held.
+//! name asked and not with the number of names held. A name's octets and its rendered records lie side by side in one
+//! piece of memory: a static name takes about 60 octets beside its own name and data.
 
+mod alias;
 mod build;
+mod check;
+mod contents;
 pub mod file;
 mod rdata;
+mod records;
 mod svcb;
+mod table;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 pub use build::{Builder, Steered};
+pub use records::{Record, Records};
 
-use crate::name::{Name, ancestors, label_count};
+use crate::name::{Name, Shown, ancestors, label_count};
+use table::{NameTable, tag};
 
 /// A place in a zone file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,14 +64,40 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What is wrong with a zone: so many of each kind, for whoever has more is looking at the wrong file.
+#[derive(Debug, Default)]
+struct Problems {
+    list: Vec<Problem>,
+    errors: usize,
+    warnings: usize,
+}
+
+/// Mistakes of a kind that are told of a zone.
+const MAX_PROBLEMS: usize = 50;
+
+impl Problems {
+    fn push(&mut self, problem: Problem) {
+        let count = if problem.is_warning { &mut self.warnings } else { &mut self.errors };
+        *count += 1;
+        if *count <= MAX_PROBLEMS {
+            self.list.push(problem);
+        }
+    }
+}
+
 /// Index of a steering policy in the world it was built with.
 pub type PolicyId = u16;
 
 /// All zones that are served.
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
-    names: HashMap<Box<[u8]>, u32, BuildHasherDefault<NameHasher>>,
-    nodes: Vec<Node>,
+    /// Names to positions in `entries`.
+    table: NameTable,
+    entries: Vec<Entry>,
+    /// Of each name its octets, the number of its sets, and the sets: type, number of records, length, records.
+    octets: Vec<u8>,
+    /// What few names have.
+    specials: Vec<Special>,
     zones: Vec<Zone>,
     /// Labels of the longest name that exists: longer ones need not be looked for.
     deepest: usize,
@@ -79,48 +111,72 @@ pub struct Zone {
     /// The serial of its SOA record.
     pub serial: u32,
     /// The SOA record for negative answers: TTL no more than MINIMUM (RFC 2308 §3), owner to be set.
-    pub negative: Rrset,
-    /// The parent's side of the cut, where the parent is served here too: it answers DS.
-    parent_side: Option<u32>,
+    pub negative: Box<[u8]>,
+    /// The parent's side of the cut, where the parent is served here too: it answers DS. Else no position.
+    parent_side: u32,
 }
 
-/// A name that exists.
-#[derive(Clone, Debug, Default)]
-pub struct Node {
+/// A name that exists. Positions are [`table::NONE`] where there is nothing.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Where its octets begin.
+    at: u32,
     zone: u32,
-    /// Octets of its name, by which a pointer into a longer name is computed.
-    pub name_length: u8,
-    /// What it holds; nothing for an empty non-terminal.
-    pub rrsets: Box<[Rrset]>,
-    /// The policy that answers its A and AAAA queries.
-    pub steered: Option<PolicyId>,
-    /// The delegation at this name.
-    pub referral: Option<Box<Referral>>,
     /// The delegation that this name lies at or below.
-    cut: Option<u32>,
+    cut: u32,
     /// The `*` below this name.
-    wildcard: Option<u32>,
+    wildcard: u32,
+    special: u32,
+    policy: PolicyId,
+    name_length: u8,
+    has_dname: bool,
+}
+
+impl Entry {
+    /// Positions are 16 bits wide and fewer than this.
+    const NO_POLICY: PolicyId = PolicyId::MAX;
+}
+
+#[derive(Clone, Debug)]
+enum Special {
+    Referral(Referral),
+    Alias(Box<Alias>),
+}
+
+/// A name that exists, to be read.
+#[derive(Clone, Copy)]
+pub struct Node<'z> {
+    zones: &'z Zones,
+    entry: &'z Entry,
+    /// Its position among all names.
+    number: u32,
 }
 
 /// The records of one type at one name, rendered with the question's name as their owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rrset {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rrset<'z> {
     /// Type.
     pub rtype: u16,
-    /// TTL.
-    pub ttl: u32,
     /// How many.
     pub count: u16,
     /// Their octets.
-    pub wire: Box<[u8]>,
+    pub wire: &'z [u8],
 }
 
 /// The RDATA of the first record begins here: pointer, type, class, TTL and length lie before it.
 pub const RDATA_AT: usize = 12;
 
-impl Rrset {
+impl<'z> Rrset<'z> {
+    /// TTL in seconds, the same for all records.
+    pub fn ttl(self) -> u32 {
+        match self.wire.first_chunk::<RDATA_AT>() {
+            Some(&[_, _, _, _, _, _, t0, t1, t2, t3, _, _]) => u32::from_be_bytes([t0, t1, t2, t3]),
+            None => 0,
+        }
+    }
+
     /// RDATA of the first record.
-    pub fn first_rdata(&self) -> &[u8] {
+    pub fn first_rdata(self) -> &'z [u8] {
         let Some((&[.., high, low], rest)) = self.wire.split_first_chunk::<RDATA_AT>() else {
             return &[];
         };
@@ -128,21 +184,101 @@ impl Rrset {
     }
 }
 
-/// The delegation of a name to other servers.
+/// The delegation of a name to other servers, whose names are its NS records.
 #[derive(Clone, Debug)]
 pub struct Referral {
-    /// NS records.
-    pub servers: Rrset,
-    /// Addresses of servers in the delegated zone, owner names in full.
+    /// Addresses of servers, owner names in full.
     pub glue: Box<[u8]>,
     /// How many.
     pub glue_count: u16,
 }
 
-impl Node {
+/// Another name of our zones whose addresses and HTTPS records are answered at this one.
+#[derive(Clone, Debug)]
+pub struct Alias {
+    /// TTL at most: the lowest on the way.
+    pub ttl: u32,
+    /// The name whose records are answered: no alias itself.
+    pub name: Name,
+    /// The names between, in order.
+    pub through: Box<[Name]>,
+    node: u32,
+}
+
+impl<'z> Node<'z> {
+    /// Its name in lower case: of a wildcard the `*` itself.
+    pub fn name(self) -> &'z [u8] {
+        let at = self.entry.at as usize;
+        self.zones.octets.get(at..at + self.name_length()).unwrap_or(&[0])
+    }
+
+    /// Octets of its name, by which a pointer into a longer name is computed.
+    pub fn name_length(self) -> usize {
+        usize::from(self.entry.name_length)
+    }
+
+    /// The policy that answers its A, AAAA and HTTPS queries.
+    pub fn steered(self) -> Option<PolicyId> {
+        Some(self.entry.policy).filter(|policy| *policy != Entry::NO_POLICY)
+    }
+
+    /// What it holds, by ascending type; nothing for an empty non-terminal.
+    pub fn rrsets(self) -> impl Iterator<Item = Rrset<'z>> {
+        let after_name = self.entry.at as usize + self.name_length();
+        let rest = self.zones.octets.get(after_name..).unwrap_or_default();
+        let (count, rest) = match rest.split_first_chunk::<2>() {
+            Some((count, rest)) => (u16::from_be_bytes(*count), rest),
+            None => (0, rest),
+        };
+        Sets { left: count, rest }
+    }
+
     /// The records of a type.
-    pub fn rrset(&self, rtype: u16) -> Option<&Rrset> {
-        self.rrsets.iter().find(|rrset| rrset.rtype == rtype)
+    pub fn rrset(self, rtype: u16) -> Option<Rrset<'z>> {
+        self.rrsets().find(|rrset| rrset.rtype == rtype)
+    }
+
+    /// The delegation at this name.
+    pub fn referral(self) -> Option<&'z Referral> {
+        match self.zones.specials.get(self.entry.special as usize) {
+            Some(Special::Referral(referral)) => Some(referral),
+            _ => None,
+        }
+    }
+
+    /// The ALIAS of this name, and what it leads to.
+    pub fn alias(self) -> Option<(&'z Alias, Self)> {
+        match self.zones.specials.get(self.entry.special as usize) {
+            Some(Special::Alias(alias)) => Some((alias, self.zones.entry(alias.node)?)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Node<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Shown(self.name()))
+    }
+}
+
+/// The sets of a name, one after the other.
+struct Sets<'z> {
+    left: u16,
+    rest: &'z [u8],
+}
+
+impl<'z> Iterator for Sets<'z> {
+    type Item = Rrset<'z>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Rrset<'z>> {
+        self.left = self.left.checked_sub(1)?;
+        let (head, rest) = self.rest.split_first_chunk::<{ build::SET_HEAD }>()?;
+        let [t0, t1, c0, c1, l0, l1, l2, l3] = *head;
+        let (wire, rest) = rest.split_at_checked(u32::from_be_bytes([l0, l1, l2, l3]) as usize)?;
+        self.rest = rest;
+        let (rtype, count) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]));
+        Some(Rrset { rtype, count, wire })
     }
 }
 
@@ -150,11 +286,11 @@ impl Node {
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'z> {
     /// The name exists, or a wildcard stands for it (RFC 4592 §3.3).
-    Node(&'z Zone, &'z Node),
+    Node(&'z Zone, Node<'z>),
     /// It lies at or below a delegation.
-    Delegated(&'z Node),
+    Delegated(Node<'z>),
     /// A DNAME above it moves it elsewhere (RFC 6672).
-    Renamed(&'z Zone, &'z Node),
+    Renamed(&'z Zone, Node<'z>),
     /// The zone has no such name.
     Missing(&'z Zone),
     /// It is in no zone served here.
@@ -167,21 +303,20 @@ impl Zones {
     pub fn find(&self, name: &[u8], for_ds: bool) -> Found<'_> {
         let too_deep = label_count(name).saturating_sub(self.deepest);
         let mut candidates = ancestors(name).skip(too_deep);
-        let closest = candidates.find_map(|ancestor| Some((ancestor, self.node(ancestor)?)));
-        let Some((encloser, node)) = closest else { return Found::Foreign };
-        let Some(zone) = self.zones.get(node.zone as usize) else { return Found::Foreign };
-        let exact = encloser.len() == name.len();
+        let closest = candidates.find_map(|ancestor| self.node(ancestor));
+        let Some(node) = closest else { return Found::Foreign };
+        let Some(zone) = self.zones.get(node.entry.zone as usize) else { return Found::Foreign };
+        let exact = node.name_length() == name.len();
         if for_ds
             && exact
-            && let Some(parent_side) = zone.parent_side
-            && zone.apex.as_wire() == name
-            && let Some(node) = self.nodes.get(parent_side as usize)
-            && let Some(parent) = self.zones.get(node.zone as usize)
+            && zone.apex.as_wire().len() == name.len()
+            && let Some(node) = self.entry(zone.parent_side)
+            && let Some(parent) = self.zones.get(node.entry.zone as usize)
         {
             return Found::Node(parent, node);
         }
-        if let Some(cut) = node.cut.and_then(|cut| self.nodes.get(cut as usize)) {
-            let at_the_cut = exact && usize::from(cut.name_length) == name.len();
+        if let Some(cut) = self.entry(node.entry.cut) {
+            let at_the_cut = exact && cut.name_length() == name.len();
             return if for_ds && at_the_cut {
                 Found::Node(zone, node)
             } else {
@@ -191,13 +326,18 @@ impl Zones {
         if exact {
             return Found::Node(zone, node);
         }
-        if node.rrset(crate::rtype::DNAME).is_some() {
+        if node.entry.has_dname {
             return Found::Renamed(zone, node);
         }
-        match node.wildcard.and_then(|wildcard| self.nodes.get(wildcard as usize)) {
+        match self.entry(node.entry.wildcard) {
             Some(wildcard) => Found::Node(zone, wildcard),
             None => Found::Missing(zone),
         }
+    }
+
+    /// Whether a name in lower-case wire form exists itself; a wildcard that would stand for it does not count.
+    pub fn exists(&self, name: &[u8]) -> bool {
+        self.node(name).is_some()
     }
 
     /// The zones, in no particular order.
@@ -207,36 +347,29 @@ impl Zones {
 
     /// How many names exist, empty non-terminals included.
     pub fn names(&self) -> usize {
-        self.names.len()
+        self.table.len()
     }
 
     /// Every steered name and its policy.
     pub fn steered(&self) -> impl Iterator<Item = (Name, PolicyId)> {
-        self.names.iter().filter_map(|(name, node)| {
-            let policy = self.nodes.get(*node as usize)?.steered?;
-            Some((Name::from_wire(name)?, policy))
-        })
+        let nodes = (0..self.entries.len() as u32).filter_map(|number| self.entry(number));
+        nodes.filter_map(|node| Some((Name::from_wire(node.name())?, node.steered()?)))
     }
 
-    fn node(&self, name: &[u8]) -> Option<&Node> {
-        self.nodes.get(*self.names.get(name)? as usize)
-    }
-}
-
-/// XXH3 of the name's octets. Who asks cannot add names, so the table needs no secret.
-#[derive(Clone, Copy, Debug, Default)]
-struct NameHasher(u64);
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    /// Octets of memory, but for the glue of delegations and what is said of each zone.
+    pub fn memory(&self) -> usize {
+        self.table.memory() + self.entries.capacity() * size_of::<Entry>() + self.octets.capacity()
     }
 
-    /// The length, which std writes before a slice, adds nothing to a name that ends with its root.
-    fn write_usize(&mut self, _: usize) {}
+    #[inline]
+    fn node(&self, name: &[u8]) -> Option<Node<'_>> {
+        let is_it = |id: u32| self.entry(id).is_some_and(|node| node.name() == name);
+        self.entry(self.table.find(tag(name), is_it)?)
+    }
 
-    fn finish(&self) -> u64 {
-        self.0
+    #[inline]
+    fn entry(&self, number: u32) -> Option<Node<'_>> {
+        Some(Node { zones: self, entry: self.entries.get(number as usize)?, number })
     }
 }
 

@@ -47,7 +47,7 @@ fn fields(rtype: u16) -> Option<&'static [Field]> {
     Some(match rtype {
         rtype::A => &[V4],
         rtype::AAAA => &[V6],
-        rtype::NS | rtype::CNAME | rtype::DNAME | 12 => &[Name],
+        rtype::NS | rtype::CNAME | rtype::DNAME | rtype::ALIAS | 12 => &[Name],
         rtype::SOA => &[Name, Name, U32, Time, Time, Time, Time],
         13 => &[Text, Text],
         rtype::MX | 18 => &[U16, Name],
@@ -92,6 +92,9 @@ pub(super) fn parse(
         && first.text == br"\#"
         && !first.quoted
     {
+        if rtype == rtype::ALIAS {
+            return Err("an ALIAS is written as `ALIAS NAME`".to_owned());
+        }
         return parse_generic(rtype, rest).map_err(|why| format!("{shown}: {why}"));
     }
     let Some(fields) = fields(rtype) else {
