@@ -71,6 +71,7 @@ pub fn world(loaded: &Loaded) -> Result<World, Vec<Problem>> {
                 location,
                 bias: datacenter.bias,
                 weight: datacenter.weight,
+                capacity: datacenter.capacity.map(|rate| rate.0),
             }),
             Err(why) => {
                 let path = [Step::from("datacenter"), name.into(), "location".into()];

@@ -12,7 +12,7 @@
 //! A query is answered by [`answer::answer`]: bytes in, bytes out, no waiting, nothing on the heap, reading one
 //! immutable [`snapshot::Snapshot`]. A reload ([`config`], [`io::load`]) compiles new tables beside the old ones; the
 //! results of probes ([`monitor`]) make a new view of [`health`], and neither holds up a query. [`explain`] runs the same
-//! decision and keeps what it saw.
+//! decision and keeps what it saw; [`whatif`] runs it for many clients, before and after a change.
 //!
 //! Only [`io`] (and the commands in [`cmd`]) touches sockets, files, clocks, threads and randomness; everything else is
 //! plain functions over values. hickory-proto is used where we talk to people about what we wrote ([`present`]), to
@@ -37,6 +37,7 @@ pub mod snapshot;
 pub mod steer;
 #[cfg(test)]
 mod testing;
+pub mod whatif;
 pub mod wire;
 pub mod world;
 pub mod zone;

@@ -191,6 +191,7 @@ mod tests {
             location: shared::geo::Coordinates::new(37.0, 126.0).unwrap(),
             bias: 0,
             weight: 1,
+            capacity: None,
         });
         let mut stats = Stats::new(&world);
         stats.policies.push("web".to_owned());

@@ -18,15 +18,16 @@ pub struct Tables {
     pub world: World,
     /// Names and their records.
     pub zones: Zones,
-    /// What is known of client networks.
-    pub geography: Geography,
+    /// What is known of client networks. A rehearsal shares it.
+    pub geography: Arc<Geography>,
     /// A map for each policy.
     maps: Vec<Map>,
 }
 
 impl Tables {
     /// Compiles the maps.
-    pub fn new(world: World, zones: Zones, geography: Geography) -> Self {
+    pub fn new(world: World, zones: Zones, geography: impl Into<Arc<Geography>>) -> Self {
+        let geography = geography.into();
         let maps = world.policies.iter().map(|p| Map::compile(&world, p, &geography)).collect();
         Self { world, zones, geography, maps }
     }

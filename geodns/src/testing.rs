@@ -25,7 +25,13 @@ pub(crate) fn world(v6: &[u16], change: impl Fn(&mut Policy)) -> World {
     let mut world = World { checks: vec!["edge".to_owned()], ..World::default() };
     for (name, lat, lon) in [("icn", 37.46, 126.44), ("fra", 50.03, 8.57), ("iad", 38.95, -77.45)] {
         let location = Coordinates::new(lat, lon).unwrap();
-        world.datacenters.push(Datacenter { name: name.to_owned(), location, bias: 0, weight: 1 });
+        world.datacenters.push(Datacenter {
+            name: name.to_owned(),
+            location,
+            bias: 0,
+            weight: 1,
+            capacity: None,
+        });
     }
     for datacenter in [ICN, FRA, IAD] {
         for n in 1..=2 {

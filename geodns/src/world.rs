@@ -44,6 +44,8 @@ pub struct Datacenter {
     pub bias: i8,
     /// Its share where a policy's order is `weighted`.
     pub weight: u32,
+    /// What it can send, in bits per second.
+    pub capacity: Option<u64>,
 }
 
 impl Datacenter {
@@ -258,7 +260,7 @@ mod tests {
     fn bias_is_monotone_and_its_signs_undo_each_other() {
         let stretch = |bias| {
             let location = Coordinates::new(0.0, 0.0).unwrap();
-            Datacenter { name: String::new(), location, bias, weight: 1 }.stretch()
+            Datacenter { name: String::new(), location, bias, weight: 1, capacity: None }.stretch()
         };
         for (bias, factor) in [(0, 1.0), (50, 0.5), (-50, 2.0), (99, 0.01), (-99, 100.0)] {
             assert!((stretch(bias) - factor).abs() < 1e-9, "{bias}");

@@ -5,6 +5,7 @@ mod bad_input;
 mod failover;
 mod geography;
 mod operating;
+mod rehearsal;
 mod steering;
 mod storms;
 

@@ -6,6 +6,7 @@ mod explain;
 mod query;
 mod serve;
 mod status;
+mod whatif;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ enum Command {
     Check,
     /// Say why a client gets what it gets
     Explain(explain::Args),
+    Whatif(whatif::Args),
     /// Show nodes, zones, datacenters, edges and their checks
     Status,
     /// Send no new clients to a datacenter, or to an edge with --edge
@@ -70,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Serve => serve::run(global),
         Command::Check => check::run(global),
         Command::Explain(args) => explain::run(global, args),
+        Command::Whatif(args) => whatif::run(global, args),
         Command::Status => status::run(global),
         Command::Drain(args) => control::run(global, args, "drain"),
         Command::Undrain(args) => control::run(global, args, "undrain"),

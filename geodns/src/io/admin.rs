@@ -12,6 +12,7 @@ use shared::prefix::Prefix;
 
 use super::node::{Node, OverrideError, Subject, datacenter_is_up};
 use super::serve::Reloader;
+use super::whatif::Rehearsals;
 use crate::explain::{Request, explain};
 use crate::health::Mode;
 use crate::name::Name;
@@ -104,10 +105,19 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 /// Answers calls for `node`.
 pub(super) fn handler(node: Arc<Node>, ready: Arc<AtomicBool>, reloader: Arc<Reloader>) -> Handler {
+    let rehearsals = Arc::new(Rehearsals::default());
     Arc::new(move |call: Call| -> AnswerFuture {
         let (node, ready, reloader) =
             (Arc::clone(&node), Arc::clone(&ready), Arc::clone(&reloader));
-        Box::pin(async move { answer(&call, &node, &ready, &reloader).await })
+        let rehearsals = Arc::clone(&rehearsals);
+        Box::pin(async move {
+            match call.path().as_slice() {
+                ["v1", "whatif"] if call.method == Method::GET => {
+                    rehearsals.answer(&call, &node).await
+                }
+                _ => answer(&call, &node, &ready, &reloader).await,
+            }
+        })
     })
 }
 
@@ -139,7 +149,7 @@ async fn answer(call: &Call, node: &Arc<Node>, ready: &AtomicBool, reloader: &Re
             set_override(call, node, Subject::Datacenter(name), verb)
         }
         ["v1", "edges", name, verb] if !get => set_override(call, node, Subject::Edge(name), verb),
-        ["livez" | "readyz" | "metrics"] | ["v1", "status" | "explain" | "reload"] => {
+        ["livez" | "readyz" | "metrics"] | ["v1", "status" | "explain" | "whatif" | "reload"] => {
             Answer::problem(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "this path takes the other of GET and POST",
@@ -322,6 +332,38 @@ mod tests {
         assert_eq!(call((&node, false, &reloader), Method::GET, "/readyz").await.0, 503);
         let openapi: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         assert_eq!(openapi["openapi"], "3.1.0");
+    }
+
+    #[tokio::test]
+    async fn a_rehearsal_is_made_beside_what_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), CONFIG, ZONE);
+        let node = start(dir.path());
+        let reloader = Arc::new(Reloader::new(&node, &Arc::new(Notify::new()), None));
+        let handler = handler(Arc::clone(&node), Arc::new(AtomicBool::new(true)), reloader);
+        let ask = async |query: &[(&str, &str)]| {
+            let query = query.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            let segments = vec!["v1".to_owned(), "whatif".to_owned()];
+            let (query, body) = (query.collect(), bytes::Bytes::new());
+            let answer = handler(Call { method: Method::GET, segments, query, body }).await;
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            (answer.status.as_u16(), body)
+        };
+        let (status, body) = ask(&[("down", "icn"), ("total", "1Gbps")]).await;
+        assert_eq!(status, 200, "{body}");
+        let report: crate::whatif::report::Report = serde_json::from_str(&body).unwrap();
+        assert_eq!(report.changes, ["icn down"]);
+        assert!(report.splits.iter().all(|split| split.moved > 0.0), "{body}");
+        for (parameter, value) in
+            [("down", "nope"), ("weight", "icn"), ("total", "much"), ("colour", "red")]
+        {
+            assert_eq!(ask(&[(parameter, value)]).await.0, 400, "{parameter}");
+        }
+        assert!(datacenter_is_up(
+            &node.served.load().snapshot.tables.world,
+            &node.served.load().snapshot.health,
+            0
+        ));
     }
 
     #[tokio::test]

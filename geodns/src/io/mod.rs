@@ -10,6 +10,7 @@ mod query_log;
 pub mod serve;
 mod tcp;
 mod udp;
+pub mod whatif;
 
 #[cfg(test)]
 mod allocations;

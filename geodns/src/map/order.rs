@@ -176,6 +176,7 @@ mod tests {
             location: Coordinates::new(*lat, *lon).unwrap(),
             bias: *bias,
             weight: 1,
+            capacity: None,
         });
         world.datacenters = named.collect();
         world.policies[0].datacenters = (0..).take(sites.len()).collect();
@@ -262,6 +263,7 @@ mod tests {
                     location: Coordinates::new(lat, lon).unwrap(),
                     bias,
                     weight: 1,
+                    capacity: None,
                 };
                 (from.distance_km(datacenter.location) * datacenter.stretch(), datacenter.stretch())
             };
