@@ -6,11 +6,14 @@
 
 mod chaos;
 mod context;
+mod limits;
 
 pub use context::{Client, Context, Server, Transport};
+pub use limits::MAX_MESSAGE;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::edns::{self, Edns, Keepalive};
+use crate::cookie;
+use crate::edns::Keepalive;
 use crate::health::Verdict;
 use crate::name::MAX_NAME_BYTES;
 use crate::reason::Reason;
@@ -48,8 +51,10 @@ pub struct Facts {
     pub datacenter: Option<DatacenterId>,
     /// The scope of the answer.
     pub scope_bits: u8,
-    /// Whether the answer did not fit.
+    /// Whether the answer is truncated: it did not fit, or the client is over its rate.
     pub truncated: bool,
+    /// What the query's cookie says.
+    pub cookie: cookie::State,
 }
 
 impl Default for Facts {
@@ -61,15 +66,13 @@ impl Default for Facts {
             datacenter: None,
             scope_bits: 0,
             truncated: false,
+            cookie: cookie::State::Absent,
         }
     }
 }
 
 /// Aliases followed in one answer at most.
 const MAX_ALIASES: usize = 8;
-
-/// A message over TCP at most.
-pub const MAX_MESSAGE: usize = 65_535;
 
 /// Answers `packet` into `out`, which holds at least [`wire::MIN_BUFFER`] octets.
 pub fn answer(
@@ -85,16 +88,6 @@ pub fn answer(
     match wire::parse(packet) {
         Ok(query) => respond(&query, client, context, snapshot, out),
         Err(refusal) => refuse(&refusal, client, context, out),
-    }
-}
-
-/// The largest answer that a client can take.
-fn limit(edns: Option<&Edns<'_>>, transport: Transport) -> usize {
-    match transport {
-        Transport::Udp => {
-            edns.map_or(edns::MIN_UDP_SIZE, |edns| edns.udp_size.min(edns::UDP_SIZE)).into()
-        }
-        _ => MAX_MESSAGE,
     }
 }
 
@@ -114,14 +107,33 @@ fn refuse(
         Rcode::NotAuth => Reason::UnknownKey,
         _ => Reason::Malformed,
     };
-    let mut opt = edns.as_ref().map(|edns| context.opt(edns, client));
-    if let Some(opt) = &mut opt {
-        opt.error = reason.extended_error();
+    let mut facts = Facts { rcode: *rcode, reason, ..Facts::default() };
+    let mut opt = edns.as_ref().map(|edns| {
+        let (opt, cookie) = context.opt(edns, client);
+        facts.cookie = cookie;
+        opt
+    });
+    if echo.asks_nothing() && facts.cookie != cookie::State::Absent {
+        // RFC 7873 §5.4: such a query is for a cookie, or to hear whether one is good.
+        let is_bad = facts.cookie == cookie::State::Invalid;
+        facts.rcode = if is_bad { Rcode::BadCookie } else { Rcode::NoError };
+        facts.reason = Reason::Cookie;
     }
-    let limit = limit(edns.as_ref(), client.transport);
-    let length = wire::write_refusal(out, limit, echo, *rcode, opt.as_ref(), tsig.as_ref());
-    let facts = Facts { rcode: *rcode, reason, ..Facts::default() };
-    if length == 0 { Outcome::Drop(reason) } else { Outcome::Respond { length, facts } }
+    let limit = limits::size(edns.as_ref(), client.transport);
+    let Some(mut response) = Response::begin(out, limit, echo, opt.as_ref()) else {
+        return Outcome::Drop(facts.reason);
+    };
+    if let Err(reason) = limits::rate(client, context, &mut response, &mut facts) {
+        return Outcome::Drop(reason);
+    }
+    if let Some(opt) = &mut opt {
+        opt.error = facts.reason.extended_error();
+    }
+    let length = match tsig {
+        None => response.finish(facts.rcode, false, opt.as_ref()),
+        Some(tsig) => response.finish_with_bad_key(facts.rcode, opt.as_ref(), tsig),
+    };
+    Outcome::Respond { length, facts }
 }
 
 fn respond(
@@ -131,27 +143,31 @@ fn respond(
     snapshot: &Snapshot,
     out: &mut [u8],
 ) -> Outcome {
-    let limit = limit(query.edns.as_ref(), client.transport);
-    let mut opt = query.edns.as_ref().map(|edns| context.opt(edns, client));
+    let limit = limits::size(query.edns.as_ref(), client.transport);
+    let mut facts = Facts::default();
+    let mut opt = query.edns.as_ref().map(|edns| {
+        let (opt, cookie) = context.opt(edns, client);
+        facts.cookie = cookie;
+        opt
+    });
     let Some(response) = Response::begin(out, limit, &query.echo, opt.as_ref()) else {
         return Outcome::Drop(Reason::NotAQuery);
     };
-    let mut answering = Answering {
-        response,
-        snapshot,
-        client,
-        context,
-        query,
-        facts: Facts::default(),
-        authoritative: false,
-    };
+    let mut answering =
+        Answering { response, snapshot, client, context, query, facts, authoritative: false };
     answering.run();
-    let Answering { response, mut facts, authoritative, .. } = answering;
+    let Answering { mut response, mut facts, authoritative, .. } = answering;
+    facts.truncated = response.is_truncated();
+    if context.server.limiter.is_some()
+        && let Err(reason) = limits::rate(client, context, &mut response, &mut facts)
+    {
+        return Outcome::Drop(reason);
+    }
     if let Some(opt) = &mut opt {
         opt.scope_bits = facts.scope_bits;
         opt.error = facts.reason.extended_error();
     }
-    facts.truncated = response.is_truncated();
+    let authoritative = authoritative && facts.reason != Reason::RateLimit;
     let length = response.finish(facts.rcode, authoritative, opt.as_ref());
     Outcome::Respond { length, facts }
 }

@@ -21,6 +21,7 @@
 pub mod answer;
 pub mod cmd;
 pub mod config;
+pub mod cookie;
 pub mod edns;
 pub mod explain;
 pub mod health;
@@ -32,6 +33,7 @@ pub mod name;
 pub mod pick;
 pub mod present;
 pub mod reason;
+pub mod rrl;
 pub mod rtype;
 pub mod snapshot;
 pub mod steer;

@@ -33,6 +33,12 @@ pub const TRUNCATED: Family = Family {
     help: "Answers over UDP that did not fit and were sent truncated.",
     labels: &[],
 };
+/// What rate limiting sent.
+pub const SLIPPED: Family = Family {
+    name: "geodns_slipped_total",
+    help: "Answers over the rate limit that were sent as `truncated` or `badcookie` instead of dropped.",
+    labels: &["as"],
+};
 /// Datacenters.
 pub const DATACENTER_UP: Family = Family {
     name: "geodns_datacenter_up",
@@ -69,6 +75,7 @@ pub const TCP_CONNECTIONS: Family =
 
 const RCODES: [Rcode; 10] = Rcode::ALL;
 const TRANSPORTS: [Transport; 5] = Transport::ALL;
+const SLIPPED_AS: [&str; 2] = ["truncated", "badcookie"];
 const REASONS: usize = Reason::ALL.len();
 
 /// Counts of one configuration's lifetime, for all its policies, datacenters and reasons. Threads add what a batch of
@@ -108,11 +115,16 @@ impl Stats {
             }
         }
         registry.counter(&TRUNCATED, &[]);
+        registry.counter(&DROPPED, &[Reason::RateLimit.as_str()]);
+        for sent_as in SLIPPED_AS {
+            registry.counter(&SLIPPED, &[sent_as]);
+        }
     }
 
     const DROPS_AT: usize = TRANSPORTS.len() * RCODES.len();
     const TRUNCATED_AT: usize = Self::DROPS_AT + REASONS;
-    const ANSWERS_AT: usize = Self::TRUNCATED_AT + 1;
+    const SLIPPED_AT: usize = Self::TRUNCATED_AT + 1;
+    const ANSWERS_AT: usize = Self::SLIPPED_AT + SLIPPED_AS.len();
 
     /// Adds one query to a batch.
     pub fn note(&self, transport: Transport, outcome: &Outcome, batch: &mut Batch) {
@@ -125,7 +137,9 @@ impl Stats {
     fn note_answer(&self, transport: Transport, facts: &Facts, batch: &mut Batch) {
         let rcode = RCODES.iter().position(|rcode| *rcode == facts.rcode).unwrap_or(0);
         batch.0.push(transport as usize * RCODES.len() + rcode);
-        if facts.truncated {
+        if facts.reason == Reason::RateLimit {
+            batch.0.push(Self::SLIPPED_AT + usize::from(facts.rcode == Rcode::BadCookie));
+        } else if facts.truncated {
             batch.0.push(Self::TRUNCATED_AT);
         }
         if let Some(policy) = facts.policy {
@@ -161,8 +175,11 @@ impl Stats {
             } else if at < Self::TRUNCATED_AT {
                 let reason = Reason::ALL.get(at - Self::DROPS_AT).map_or("", |r| r.as_str());
                 registry.counter(&DROPPED, &[reason]).add(new);
-            } else if at < Self::ANSWERS_AT {
+            } else if at < Self::SLIPPED_AT {
                 registry.counter(&TRUNCATED, &[]).add(new);
+            } else if at < Self::ANSWERS_AT {
+                let sent_as = SLIPPED_AS.get(at - Self::SLIPPED_AT).copied().unwrap_or_default();
+                registry.counter(&SLIPPED, &[sent_as]).add(new);
             } else {
                 let (row, reason) =
                     ((at - Self::ANSWERS_AT) / REASONS, (at - Self::ANSWERS_AT) % REASONS);
@@ -210,6 +227,11 @@ mod tests {
             stats.note(Transport::Tcp, &Outcome::Respond { length: 12, facts }, &mut batch);
         }
         stats.note(Transport::Udp, &Outcome::Drop(Reason::NotAQuery), &mut batch);
+        for rcode in [Rcode::NoError, Rcode::BadCookie] {
+            let facts =
+                Facts { rcode, reason: Reason::RateLimit, truncated: true, ..Facts::default() };
+            stats.note(Transport::Quic, &Outcome::Respond { length: 12, facts }, &mut batch);
+        }
         stats.add(&mut batch);
         let registry = Registry::new();
         stats.export(&registry);
@@ -220,6 +242,9 @@ mod tests {
             "geodns_answers_total{policy=\"web\",datacenter=\"icn\",reason=\"failover\"} 3\n",
             "geodns_dropped_total{reason=\"not-a-query\"} 1\n",
             "geodns_truncated_total 3\n",
+            "geodns_slipped_total{as=\"truncated\"} 1\n",
+            "geodns_slipped_total{as=\"badcookie\"} 1\n",
+            "geodns_queries_total{proto=\"doq\",rcode=\"BADCOOKIE\"} 1\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

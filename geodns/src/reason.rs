@@ -46,6 +46,10 @@ pub enum Reason {
     Identity,
     /// A name that grew too long under a DNAME.
     NameTooLong,
+    /// Nothing was asked but a cookie (RFC 7873 §5.4).
+    Cookie,
+    /// The client's network is over its rate: not answered, or only so that a client that is no forgery gets on.
+    RateLimit,
     /// A message that breaks the format.
     Malformed,
     /// An opcode other than QUERY.
@@ -62,7 +66,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Static,
         Self::NoData,
         Self::NxDomain,
@@ -83,6 +87,8 @@ impl Reason {
         Self::Class,
         Self::Identity,
         Self::NameTooLong,
+        Self::Cookie,
+        Self::RateLimit,
         Self::Malformed,
         Self::Opcode,
         Self::EdnsVersion,
@@ -114,6 +120,8 @@ impl Reason {
             Self::Class => "class",
             Self::Identity => "identity",
             Self::NameTooLong => "name-too-long",
+            Self::Cookie => "cookie",
+            Self::RateLimit => "rate-limit",
             Self::Malformed => "malformed",
             Self::Opcode => "opcode",
             Self::EdnsVersion => "edns-version",
@@ -166,6 +174,8 @@ impl Reason {
             Self::Class => "only class IN is served",
             Self::Identity => "who this server is, or what it runs",
             Self::NameTooLong => "the name grew too long under a DNAME",
+            Self::Cookie => "nothing was asked but a cookie",
+            Self::RateLimit => "the client's network is over its rate",
             Self::Malformed => "the message breaks the format",
             Self::Opcode => "only queries are served",
             Self::EdnsVersion => "only version 0 of EDNS is spoken",

@@ -9,7 +9,7 @@ mod response;
 
 use shared::prefix::Prefix;
 
-pub use response::{MIN_BUFFER, Response, Section, write_refusal};
+pub use response::{MIN_BUFFER, Response, Section};
 
 use crate::edns::{self, Edns};
 use crate::name::{MAX_NAME_BYTES, Name, wire_length};
@@ -159,6 +159,11 @@ impl std::fmt::Debug for LowerName {
 }
 
 impl<'p> Echo<'p> {
+    /// Whether this is a query without a question. Other opcodes are no queries.
+    pub fn asks_nothing(&self) -> bool {
+        self.question.is_empty() && self.flags & 0x78 == 0
+    }
+
     /// The question's name with its letters as they came; empty when there is no question.
     pub fn question_name(&self) -> &'p [u8] {
         self.question.len().checked_sub(4).and_then(|end| self.question.get(..end)).unwrap_or(&[])

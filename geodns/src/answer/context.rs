@@ -1,11 +1,14 @@
 //! What answering reads beside the snapshot: who asks, and who we are.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::time::UnixMillis;
 
+use crate::cookie::{self, Secrets};
 use crate::edns::{self, Edns, Keepalive};
+use crate::rrl::Limiter;
 
 /// How a query came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +72,10 @@ pub struct Server {
     pub version: Option<Box<[u8]>>,
     /// How long a connection without a query is kept.
     pub idle: Duration,
+    /// What cookies are made with; without, they are neither answered nor asked for.
+    pub cookies: Option<Secrets>,
+    /// Response rate limiting, where it is configured.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 /// What answering reads beside the snapshot.
@@ -81,8 +88,9 @@ pub struct Context<'s> {
 }
 
 impl<'s> Context<'s> {
-    /// The OPT record for an answer to a query that had `edns`, as far as it is known before the answer is.
-    pub fn opt<'p>(&self, edns: &Edns<'p>, client: &Client) -> edns::Reply<'p>
+    /// The OPT record for an answer to a query that had `edns`, as far as it is known before the answer is, and what the
+    /// query's cookie says.
+    pub fn opt<'p>(&self, edns: &Edns<'p>, client: &Client) -> (edns::Reply<'p>, cookie::State)
     where
         's: 'p,
     {
@@ -91,6 +99,12 @@ impl<'s> Context<'s> {
             subnet: edns.subnet,
             ..edns::Reply::default()
         };
+        let mut state = cookie::State::Absent;
+        if let (Some(cookie), Some(secrets)) = (edns.cookie, &self.server.cookies) {
+            let (found, answered) = secrets.check(cookie, client.address.ip(), self.now);
+            state = found;
+            reply.cookie = Some(answered);
+        }
         if edns.nsid {
             reply.nsid = self.server.nsid.as_deref();
         }
@@ -98,7 +112,7 @@ impl<'s> Context<'s> {
             reply.keepalive = Some(tenths(self.server.idle));
         }
         reply.is_padded = edns.padding && client.transport.is_encrypted();
-        reply
+        (reply, state)
     }
 }
 

@@ -6,10 +6,13 @@ use shared::prefix::Prefix;
 use shared::time::UnixMillis;
 
 use super::*;
+use crate::edns;
 use crate::name::Name;
 use crate::present::{Presented, present};
 use crate::testing::{self, FRA, IN_ASIA};
 use crate::wire::write_query;
+
+mod cookies_and_rates;
 
 const NOW: UnixMillis = UnixMillis(1_559_731_985_000);
 
@@ -321,6 +324,7 @@ fn named() -> Server {
         nsid: Some(b"ns1.icn".as_slice().into()),
         version: Some(b"meridian 1".as_slice().into()),
         idle: std::time::Duration::from_secs(10),
+        ..Server::default()
     }
 }
 

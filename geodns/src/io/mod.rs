@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;
-mod identity;
+pub mod identity;
 pub mod load;
 mod node;
 mod probe;

@@ -123,7 +123,7 @@ impl Node {
         };
         let log = QueryLog::new(log, spec.log.sample);
         let server =
-            identity::server(&loading.config, name).map_err(|problems| listing(&problems))?;
+            identity::server(&loading.config, name, None).map_err(|problems| listing(&problems))?;
         let (now, started) = (clock::now(), clock::instant());
         let checks: Arc<[Check]> = loading.checks.into();
         let mut monitor = Monitor::default();
@@ -185,7 +185,8 @@ impl Node {
 
     /// Takes a new configuration over, or changes nothing.
     pub(super) fn replace(&self, loading: Loading) -> Result<(), Vec<Problem>> {
-        let server = identity::server(&loading.config, &self.name)?;
+        let before = &self.served.load().server;
+        let server = identity::server(&loading.config, &self.name, Some(before))?;
         let mut state = self.state();
         let before = self.served.load_full();
         state.checks = loading.checks.into();

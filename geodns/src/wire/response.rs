@@ -139,6 +139,23 @@ impl<'o> Response<'o> {
         self.at
     }
 
+    /// As [`finish`](Self::finish), with the TSIG record that says we do not know the key, which must be the last one.
+    pub fn finish_with_bad_key(
+        mut self,
+        rcode: Rcode,
+        opt: Option<&edns::Reply<'_>>,
+        tsig: &Tsig<'_>,
+    ) -> usize {
+        let [id_high, id_low, ..] = *self.out else { return 0 };
+        if let Some(opt) = opt {
+            self.put_opt(rcode, opt);
+        }
+        self.put_bad_key(tsig, [id_high, id_low]);
+        // What is truncated gives up both, and gets the OPT record back.
+        let opt = opt.filter(|_| self.truncated);
+        self.finish(rcode, false, opt)
+    }
+
     /// Appends the OPT record, for which [`begin`](Self::begin) reserved room.
     fn put_opt(&mut self, rcode: Rcode, opt: &edns::Reply<'_>) {
         let length = opt.length();
@@ -163,26 +180,4 @@ impl<'o> Response<'o> {
         }
         self.put(Section::Additional, 1, &tail);
     }
-}
-
-/// Writes a whole error message of at most `limit` octets; 0 when `out` is too short for any message.
-#[cold]
-pub fn write_refusal(
-    out: &mut [u8],
-    limit: usize,
-    echo: &Echo<'_>,
-    rcode: Rcode,
-    opt: Option<&edns::Reply<'_>>,
-    tsig: Option<&Tsig<'_>>,
-) -> usize {
-    let Some(mut response) = Response::begin(out, limit, echo, opt) else { return 0 };
-    let Some(tsig) = tsig else { return response.finish(rcode, false, opt) };
-    // TSIG must be the last record, so the OPT record cannot be left to `finish`. Its room is reserved.
-    if let Some(opt) = opt {
-        response.put_opt(rcode, opt);
-    }
-    response.put_bad_key(tsig, echo.id);
-    // What is truncated gives up both, and gets the OPT record back.
-    let opt = opt.filter(|_| response.is_truncated());
-    response.finish(rcode, false, opt)
 }

@@ -32,7 +32,11 @@ fn refuse(
         subnet: edns.subnet,
         ..edns::Reply::default()
     });
-    write_refusal(out, MIN_BUFFER, echo, rcode, opt.as_ref(), tsig)
+    let response = Response::begin(out, MIN_BUFFER, echo, opt.as_ref()).unwrap();
+    match tsig {
+        Some(tsig) => response.finish_with_bad_key(rcode, opt.as_ref(), tsig),
+        None => response.finish(rcode, false, opt.as_ref()),
+    }
 }
 
 fn refusal(packet: &[u8]) -> (Option<Rcode>, Vec<u8>) {

@@ -177,8 +177,8 @@ pub struct NameserverSpec {
     pub nsid: Option<String>,
     /// What `version.bind` answers. None: REFUSED.
     pub version: Option<String>,
-    /// A file with the secret of DNS cookies (RFC 9018), 32 hexadecimal digits in a line; a second line is the one
-    /// before, which is still taken. None: a random one that nobody shares.
+    /// A file with the secret of DNS cookies (RFC 9018), 32 hexadecimal digits in a line; cookies made with the secret
+    /// of a second line are taken, too: the one before, or the one to come. None: a random one that nobody shares.
     pub cookie_secret_file: Option<PathBuf>,
     /// Response rate limiting.
     #[serde(default)]
@@ -189,7 +189,8 @@ pub struct NameserverSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimitSpec {
-    /// Answers over UDP in a second to one client network, on the average. 0: no limit.
+    /// Answers over UDP in a second to one client network, on the average, of each kind: data, negative, referral,
+    /// error. 0: no limit.
     pub responses: u32,
     /// Every how manieth of the answers over it is sent truncated instead of dropped; 1: all, 0: none.
     pub slip: u8,

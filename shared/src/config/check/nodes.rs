@@ -143,6 +143,12 @@ impl Check<'_> {
         self.within(at("slip"), limit.slip, 0, 10);
         self.within(at("prefix_v4"), limit.prefix_v4, 8, 32);
         self.within(at("prefix_v6"), limit.prefix_v6, 16, 128);
+        if limit.responses > 0 && limit.slip == 0 {
+            self.warn(
+                at("slip"),
+                "with 0, clients whose address is forged by others get no answer at all while that lasts",
+            );
+        }
         for (index, network) in limit.exempt.iter().enumerate() {
             if let Err(error) = network.parse::<Prefix>() {
                 let at = path!["nameserver", name, "rate_limit", "exempt", index];

@@ -1,0 +1,63 @@
+//! How large an answer may be, and whether it is sent at all.
+
+use super::{Client, Context, Facts, Transport};
+use crate::cookie;
+use crate::edns::{self, Edns};
+use crate::reason::Reason;
+use crate::rrl::{Kind, Verdict};
+use crate::wire::{Rcode, Response};
+
+/// A message over TCP at most.
+pub const MAX_MESSAGE: usize = 65_535;
+
+/// The largest answer that a client can take.
+pub(super) fn size(edns: Option<&Edns<'_>>, transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => {
+            edns.map_or(edns::MIN_UDP_SIZE, |edns| edns.udp_size.min(edns::UDP_SIZE)).into()
+        }
+        _ => MAX_MESSAGE,
+    }
+}
+
+/// Puts the answer on its client network's account. What is over the limit is not sent (the error), or becomes an
+/// answer by which a client that is no forgery gets on: its cookie, or that it is to come by TCP.
+pub(super) fn rate(
+    client: &Client,
+    context: &Context<'_>,
+    response: &mut Response<'_>,
+    facts: &mut Facts,
+) -> Result<(), Reason> {
+    let Some(limiter) = &context.server.limiter else { return Ok(()) };
+    if client.transport != Transport::Udp || facts.cookie == cookie::State::Valid {
+        return Ok(());
+    }
+    match limiter.account(client.address.ip(), kind(facts), context.now) {
+        Verdict::Send => return Ok(()),
+        Verdict::Drop => return Err(Reason::RateLimit),
+        Verdict::Slip => {}
+    }
+    *facts = Facts { reason: Reason::RateLimit, cookie: facts.cookie, ..Facts::default() };
+    if facts.cookie == cookie::State::Absent {
+        response.truncate();
+        facts.truncated = true;
+    } else {
+        // RFC 7873 §5.2.3: nothing but the client's cookie and a new one of ours.
+        response.clear();
+        facts.rcode = Rcode::BadCookie;
+    }
+    Ok(())
+}
+
+/// The account that an answer is put on.
+fn kind(facts: &Facts) -> Kind {
+    match (facts.rcode, facts.reason) {
+        (Rcode::NxDomain, _)
+        | (Rcode::NoError, Reason::NoData | Reason::NoFamily | Reason::DownNoData) => {
+            Kind::Negative
+        }
+        (Rcode::NoError, Reason::Referral) => Kind::Referral,
+        (Rcode::NoError, _) => Kind::Positive,
+        _ => Kind::Error,
+    }
+}
