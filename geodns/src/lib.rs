@@ -22,6 +22,8 @@ pub mod answer;
 pub mod cmd;
 pub mod config;
 pub mod cookie;
+pub mod doh;
+pub mod doq;
 pub mod edns;
 pub mod explain;
 pub mod health;

@@ -70,8 +70,11 @@ pub const RELOAD_OK: Family = Family {
     labels: &[],
 };
 /// TCP connections.
-pub const TCP_CONNECTIONS: Family =
-    Family { name: "geodns_tcp_connections", help: "TCP connections open now.", labels: &[] };
+pub const TCP_CONNECTIONS: Family = Family {
+    name: "geodns_tcp_connections",
+    help: "Connections open now, over TCP, TLS, HTTPS and QUIC.",
+    labels: &[],
+};
 
 const RCODES: [Rcode; 10] = Rcode::ALL;
 const TRANSPORTS: [Transport; 5] = Transport::ALL;

@@ -4,7 +4,7 @@ use shared::config::listing;
 use shared::io::command::{BAD_CONFIG, DONE, FAILED, Global, fail};
 
 use super::no_nameserver;
-use crate::io::{load, serve};
+use crate::io::{certificate, load, serve};
 
 pub(super) fn run(global: &Global) -> u8 {
     let path = match global.config_path() {
@@ -22,7 +22,8 @@ pub(super) fn run(global: &Global) -> u8 {
         (None, 1) => nameservers.keys().cloned().collect(),
         (node, _) => return no_nameserver(node.as_deref(), spec),
     };
-    if let Some(problem) = load::token_problem(&loading.config, &name) {
+    let token = load::token_problem(&loading.config, &name);
+    if let Some(problem) = token.or_else(|| certificate::problem(&loading.config, &name)) {
         return fail(&problem.to_string(), BAD_CONFIG);
     }
     for warning in &loading.warnings {

@@ -2,13 +2,20 @@
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;
+pub mod certificate;
+mod connections;
+mod encrypted;
+mod https;
 pub mod identity;
 pub mod load;
 mod node;
 mod probe;
 mod query_log;
+mod quic;
+mod reply;
 pub mod serve;
 mod tcp;
+mod tls;
 mod udp;
 pub mod whatif;
 

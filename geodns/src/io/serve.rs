@@ -15,9 +15,11 @@ use shared::io::{admin as admin_server, clock, files, sockets};
 use shared::metrics::Registry;
 use tokio::sync::{Mutex, Notify};
 
+use super::certificate::{self, Certificate};
+use super::connections::{Connections, Counters, Limits};
+use super::encrypted::Encrypted;
 use super::load::{Loading, load};
 use super::node::Node;
-use super::tcp::{Connections, Limits};
 use super::{admin, probe, tcp, udp};
 use crate::metrics;
 
@@ -30,13 +32,15 @@ pub(super) struct Reloader {
     changed: Arc<Notify>,
     turn: Mutex<()>,
     started_as: Option<NameserverSpec>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// Whether what was bound at the start is what the configuration still says.
 fn same_listeners(new: &NameserverSpec, bound: &NameserverSpec) -> bool {
     let parts = |spec: &NameserverSpec| {
         let limits = (spec.tcp_connections, spec.tcp_connections_per_client, spec.tcp_idle);
-        (spec.listen.clone(), spec.admin, spec.workers, limits)
+        let encrypted = (spec.dot.clone(), spec.doh.clone(), spec.doq.clone());
+        (spec.listen.clone(), encrypted, spec.admin, spec.workers, limits)
     };
     parts(new) == parts(bound)
 }
@@ -49,15 +53,23 @@ impl Reloader {
         started_as: Option<NameserverSpec>,
     ) -> Self {
         let (node, changed) = (Arc::clone(node), Arc::clone(changed));
-        Self { node, changed, turn: Mutex::new(()), started_as }
+        Self { node, changed, turn: Mutex::new(()), started_as, certificate: None }
+    }
+
+    /// The certificate that reloads replace.
+    fn with_certificate(mut self, certificate: Option<&Arc<Certificate>>) -> Self {
+        self.certificate = certificate.cloned();
+        self
     }
 
     /// Reads everything again and takes it over, or keeps what there is. Returns the warnings, or the problems.
     pub(super) async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         let _turn = self.turn.lock().await;
-        let path = self.node.config_path.clone();
+        let (path, name) = (self.node.config_path.clone(), Arc::clone(&self.node.name));
         let loaded = tokio::task::spawn_blocking(move || {
-            load(&path).map_err(|problems| vec![listing(&problems)])
+            let loading = load(&path).map_err(|problems| vec![listing(&problems)])?;
+            let certified = certificate::load(&loading.config, &name);
+            Ok((loading, certified.map_err(|problem| vec![problem.to_string()])?))
         });
         let refuse = |problems: Vec<String>| {
             let listed = problems.join("\n");
@@ -65,11 +77,11 @@ impl Reloader {
             self.node.refuse_reload(listed);
             problems
         };
-        let loading = loaded
+        let (loading, certified) = loaded
             .await
             .unwrap_or_else(|error| Err(vec![error.to_string()]))
-            .and_then(|loading| match loading.config.spec.nameserver.get(&*self.node.name) {
-                Some(_) => Ok(loading),
+            .and_then(|loaded| match loaded.0.config.spec.nameserver.get(&*self.node.name) {
+                Some(_) => Ok(loaded),
                 None => Err(vec![format!("there is no nameserver `{}` any more", self.node.name)]),
             })
             .map_err(refuse)?;
@@ -81,6 +93,9 @@ impl Reloader {
             );
         }
         self.node.replace(loading).map_err(|problems| refuse(vec![listing(&problems)]))?;
+        if let Some((certificate, certified)) = self.certificate.as_ref().zip(certified) {
+            certificate.replace(certified);
+        }
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -117,12 +132,14 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     let token = nameserver.admin_token_file.as_deref().map(files::read_secret).transpose()?;
     let admin_listener = bind_admin(&nameserver)?;
     let listeners = Listeners::bind(&nameserver)?;
+    let certificate = certificate::at_start(&loading.config, name)?;
     let mut orders = Orders::listen().map_err(|error| error.to_string())?;
 
     let node = Node::new(name, config_path, loading, Arc::clone(&registry), log)?;
     let ready = Arc::new(AtomicBool::new(false));
     let changed = Arc::new(Notify::new());
-    let reloader = Arc::new(Reloader::new(&node, &changed, Some(nameserver.clone())));
+    let reloader = Reloader::new(&node, &changed, Some(nameserver.clone()));
+    let reloader = Arc::new(reloader.with_certificate(certificate.as_ref()));
     let handler = admin::handler(Arc::clone(&node), Arc::clone(&ready), Arc::clone(&reloader));
     tokio::spawn(admin_server::serve(admin_listener, token, handler));
     tokio::spawn(probe::run(Arc::clone(&node), changed));
@@ -139,7 +156,8 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
         }
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let threads = listeners.start(&node, &nameserver, &stop)?;
+    let connections = connections(&node, &nameserver);
+    let threads = listeners.start(&node, certificate, &connections, &stop)?;
     ready.store(true, Ordering::Release);
     tracing::info!(node = name, listen = ?nameserver.listen, admin = %nameserver.admin, "ready");
     while orders.next().await == Order::Reload {
@@ -148,6 +166,7 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     }
     ready.store(false, Ordering::Release);
     stop.store(true, Ordering::Relaxed);
+    connections.stop();
     tokio::task::spawn_blocking(move || {
         for thread in threads {
             let _ = thread.join();
@@ -169,10 +188,25 @@ fn bind_admin(nameserver: &NameserverSpec) -> Result<tokio::net::TcpListener, St
     tokio::net::TcpListener::from_std(listener).map_err(failed)
 }
 
+fn connections(node: &Node, nameserver: &NameserverSpec) -> Arc<Connections> {
+    let limits = Limits {
+        connections: nameserver.tcp_connections,
+        per_client: nameserver.tcp_connections_per_client,
+        idle: nameserver.tcp_idle.get(),
+    };
+    let counters = Counters {
+        open: node.registry.gauge(&metrics::TCP_CONNECTIONS, &[]),
+        refused: node.registry.counter(&metrics::DROPPED, &["tcp-limit"]),
+        failed_handshakes: node.registry.counter(&metrics::DROPPED, &["handshake"]),
+    };
+    Connections::new(limits, counters)
+}
+
 /// Sockets that are bound and not yet served: clients' queries wait in the kernel for the first round of checks.
 struct Listeners {
     udp: Vec<std::net::UdpSocket>,
     tcp: Vec<TcpListener>,
+    encrypted: Encrypted,
 }
 
 impl Listeners {
@@ -181,7 +215,8 @@ impl Listeners {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => usize::from(workers),
         };
-        let mut bound = Self { udp: Vec::new(), tcp: Vec::new() };
+        let encrypted = Encrypted::bind(nameserver, workers)?;
+        let mut bound = Self { udp: Vec::new(), tcp: Vec::new(), encrypted };
         for address in &nameserver.listen {
             let failed = |error| {
                 format!("cannot listen on {address}, in `listen` of this nameserver: {error}")
@@ -195,20 +230,11 @@ impl Listeners {
     fn start(
         self,
         node: &Arc<Node>,
-        nameserver: &NameserverSpec,
+        certificate: Option<Arc<Certificate>>,
+        connections: &Arc<Connections>,
         stop: &Arc<AtomicBool>,
     ) -> Result<Vec<JoinHandle<()>>, String> {
-        let limits = Limits {
-            connections: nameserver.tcp_connections,
-            per_client: nameserver.tcp_connections_per_client,
-            idle: nameserver.tcp_idle.get(),
-        };
-        let connections = Connections::new(
-            limits,
-            node.registry.gauge(&metrics::TCP_CONNECTIONS, &[]),
-            node.registry.counter(&metrics::DROPPED, &["tcp-limit"]),
-        );
-        let mut threads = Vec::new();
+        let mut threads = self.encrypted.start(certificate, &node.served, connections)?;
         for (index, socket) in self.udp.into_iter().enumerate() {
             let (served, stop) = (Arc::clone(&node.served), Arc::clone(stop));
             threads.push(thread(format!("udp-{index}"), move || {
@@ -216,12 +242,11 @@ impl Listeners {
             })?);
         }
         for (index, listener) in self.tcp.into_iter().enumerate() {
-            let (served, stop) = (Arc::clone(&node.served), Arc::clone(stop));
-            let connections = Arc::clone(&connections);
+            let (served, connections) = (Arc::clone(&node.served), Arc::clone(connections));
             threads.push(thread(format!("tcp-{index}"), move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 match runtime {
-                    Ok(runtime) => runtime.block_on(serve_tcp(listener, served, connections, stop)),
+                    Ok(runtime) => runtime.block_on(serve_tcp(listener, served, connections)),
                     Err(error) => tracing::error!(%error, "a TCP thread cannot begin"),
                 }
             })?);
@@ -248,22 +273,13 @@ async fn serve_tcp(
     listener: TcpListener,
     served: Arc<arc_swap::ArcSwap<super::node::Served>>,
     connections: Arc<Connections>,
-    stop: Arc<AtomicBool>,
 ) {
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
-            tokio::select! {
-                () = tcp::serve(listener, served, connections) => {}
-                () = until(&stop) => {}
-            }
+            tcp::serve(listener, served, Arc::clone(&connections)).await;
+            connections.all_ended().await;
         }
         Err(error) => tracing::error!(%error, "a TCP listener cannot be used"),
-    }
-}
-
-async fn until(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

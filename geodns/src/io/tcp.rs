@@ -1,181 +1,129 @@
-//! DNS over TCP (RFC 7766): framing, pipelining, time-outs and limits. What is answered is decided elsewhere.
+//! DNS over a stream of octets, as over TCP (RFC 7766) and, once it is encrypted, over TLS (RFC 7858 §3.3): framing,
+//! pipelining, time-outs. What is answered is decided elsewhere.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use shared::io::clock;
-use shared::metrics::{Counter, Gauge};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout_at};
 
-use super::node::{Draws, Served};
-use crate::answer::{Client, MAX_MESSAGE, Outcome, Transport, answer};
+use super::connections::{Connections, LAST_QUERIES, accept};
+use super::node::Served;
+use super::reply::{MAX_QUERY, reply};
+use crate::answer::{Outcome, Transport};
 use crate::metrics::Batch;
 
 /// Answers gathered before they are written.
 const WRITE_AT: usize = 16 << 10;
-/// A query that is longer is not one: the connection is closed.
-const MAX_QUERY: usize = 4096;
 
-thread_local! {
-    /// Where answers are made before they are queued: one for all connections of a thread.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_MESSAGE]);
-}
-
-/// Bounds of TCP service.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) connections: u32,
-    pub(super) per_client: u32,
-    pub(super) idle: Duration,
-}
-
-/// How many connections there are, in all and by client.
-pub(super) struct Connections {
-    limits: Limits,
-    open: Mutex<(u32, HashMap<IpAddr, u32>)>,
-    gauge: Gauge,
-    refused: Counter,
-}
-
-/// One connection's place among them.
-struct Place {
-    connections: Arc<Connections>,
-    client: IpAddr,
-}
-
-impl Connections {
-    pub(super) fn new(limits: Limits, gauge: Gauge, refused: Counter) -> Arc<Self> {
-        Arc::new(Self { limits, open: Mutex::default(), gauge, refused })
-    }
-
-    fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, by_client) = &mut *open;
-        let of_client = by_client.get(&client).copied().unwrap_or(0);
-        if *total >= self.limits.connections || of_client >= self.limits.per_client {
-            self.refused.inc();
-            return None;
-        }
-        *total += 1;
-        by_client.insert(client, of_client + 1);
-        self.gauge.set(f64::from(*total));
-        Some(Place { connections: Arc::clone(self), client })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let connections = &self.connections;
-        let mut open = connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, by_client) = &mut *open;
-        *total = total.saturating_sub(1);
-        connections.gauge.set(f64::from(*total));
-        if let Some(of_client) = by_client.get_mut(&self.client) {
-            *of_client -= 1;
-            if *of_client == 0 {
-                by_client.remove(&self.client);
-            }
-        }
-    }
-}
-
-/// Accepts and answers until dropped.
+/// Accepts and answers until the node stops.
 pub(super) async fn serve(
     listener: TcpListener,
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
 ) {
-    loop {
-        let (stream, client) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most often: accepting again at once would spin.
-                tracing::warn!(%error, "a TCP connection cannot be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Some(place) = connections.enter(client.ip().to_canonical()) else { continue };
-        let served = Arc::clone(&served);
-        let idle = connections.limits.idle;
-        tokio::spawn(async move {
-            let _place = place;
-            // A client that goes away is its own affair.
-            let _ = serve_connection(stream, client, &served, idle).await;
-        });
-    }
+    accept(listener, Arc::clone(&connections), |stream, client| {
+        let (served, connections) = (Arc::clone(&served), Arc::clone(&connections));
+        async move {
+            stream.set_nodelay(true)?;
+            serve_stream(stream, client, Transport::Tcp, &served, &connections).await
+        }
+    })
+    .await;
 }
 
-async fn serve_connection(
-    mut stream: TcpStream,
+/// Answers what comes over one connection until it ends.
+pub(super) async fn serve_stream(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     client: SocketAddr,
+    transport: Transport,
     served: &ArcSwap<Served>,
-    idle: Duration,
-) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let timed_out = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-    let mut draws = Draws::new();
+    connections: &Connections,
+) -> io::Result<()> {
     let mut batch = Batch::default();
     let mut input = Vec::with_capacity(512);
     let mut output = Vec::new();
-    loop {
-        // Whole messages are answered in their order; a client that trickles one has `idle` for it.
-        let deadline = tokio::time::Instant::now() + idle;
-        while message_length(&input).is_none_or(|length| input.len() < 2 + length) {
-            if message_length(&input).is_some_and(|length| length > MAX_QUERY) {
-                return Ok(());
-            }
-            let read = stream.read_buf(&mut input);
-            if tokio::time::timeout_at(deadline, read).await.map_err(|_| timed_out())?? == 0 {
-                return Ok(());
-            }
-        }
+    // Whole messages are answered in their order.
+    while read_message(&mut stream, &mut input, connections).await? {
         let served = served.load_full();
-        let context = served.context(clock::now());
         let mut taken = 0;
         while let Some(packet) = next_message(input.get(taken..).unwrap_or_default()) {
             taken += 2 + packet.len();
-            let client = Client { address: client, transport: Transport::Tcp, draw: draws.next() };
-            let outcome = SCRATCH.with_borrow_mut(|scratch| {
-                let outcome = answer(packet, &client, &context, &served.snapshot, scratch);
-                if let Outcome::Respond { length, .. } = outcome {
-                    output.extend(u16::try_from(length).unwrap_or(0).to_be_bytes());
-                    output.extend_from_slice(scratch.get(..length).unwrap_or_default());
-                }
-                outcome
+            let outcome = reply(packet, client, transport, &served, &mut batch, |answer| {
+                output.extend(u16::try_from(answer.len()).unwrap_or(0).to_be_bytes());
+                output.extend_from_slice(answer);
             });
-            served.stats.note(Transport::Tcp, &outcome, &mut batch);
-            served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
             if matches!(outcome, Outcome::Drop(_)) {
                 served.stats.add(&mut batch);
                 // What was asked before is answered all the same.
-                return flush(&mut stream, &mut output, idle).await;
+                flush(&mut stream, &mut output, connections).await?;
+                return end(&mut stream, connections).await;
             }
             if output.len() >= WRITE_AT {
-                flush(&mut stream, &mut output, idle).await?;
+                flush(&mut stream, &mut output, connections).await?;
             }
         }
         input.drain(..taken);
         served.stats.add(&mut batch);
-        flush(&mut stream, &mut output, idle).await?;
+        flush(&mut stream, &mut output, connections).await?;
         // An idle connection keeps little.
         output.shrink_to(0);
     }
+    end(&mut stream, connections).await
 }
 
+/// Reads until there is a whole message. False when none is to come any more: the client has ended, has sent what is
+/// no query, or has waited for too long, be it with a part of one.
+async fn read_message(
+    stream: &mut (impl AsyncRead + Unpin),
+    input: &mut Vec<u8>,
+    connections: &Connections,
+) -> io::Result<bool> {
+    let mut deadline = connections.deadline();
+    let mut is_stopping = false;
+    loop {
+        match message_length(input) {
+            Some(length) if length > MAX_QUERY => return Ok(false),
+            Some(length) if input.len() >= 2 + length => return Ok(true),
+            _ => {}
+        }
+        tokio::select! {
+            biased;
+            read = timeout_at(deadline, stream.read_buf(input)) => match read {
+                Ok(Ok(1..)) => {}
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(0)) | Err(_) => return Ok(false),
+            },
+            () = connections.stopping(), if !is_stopping => {
+                is_stopping = true;
+                deadline = deadline.min(Instant::now() + LAST_QUERIES);
+            }
+        }
+    }
+}
+
+/// Writes what there is to write. A client that does not take it is not waited for.
 async fn flush(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     output: &mut Vec<u8>,
-    idle: Duration,
-) -> std::io::Result<()> {
-    let written = tokio::time::timeout(idle, stream.write_all(output)).await;
+    connections: &Connections,
+) -> io::Result<()> {
+    let written = timeout_at(connections.deadline(), async {
+        stream.write_all(output).await?;
+        stream.flush().await
+    });
+    let written = written.await;
     output.clear();
-    written.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+    written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Ends our side: over TLS, with the word that nobody has cut it off.
+async fn end(stream: &mut (impl AsyncWrite + Unpin), connections: &Connections) -> io::Result<()> {
+    let ended = timeout_at(connections.deadline(), stream.shutdown()).await;
+    ended.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 fn message_length(input: &[u8]) -> Option<usize> {

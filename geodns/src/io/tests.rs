@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use shared::io::log::JsonLog;
-use shared::metrics::{Counter, Gauge, Registry};
+use shared::metrics::Registry;
 
+use super::connections::{Connections, Counters, Limits};
 use super::node::Served;
 use super::query_log::QueryLog;
-use super::tcp::{Connections, Limits};
 use super::{tcp, udp};
 use crate::metrics::Stats;
 use crate::name::Name;
@@ -161,7 +161,7 @@ fn with_tcp(limits: Limits, f: impl FnOnce(SocketAddr) + Send + 'static) {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Connections::new(limits, Gauge::default(), Counter::default());
+        let connections = Connections::new(limits, Counters::default());
         tokio::spawn(tcp::serve(listener, served(), connections));
         tokio::task::spawn_blocking(move || f(address)).await.unwrap();
     });

@@ -151,13 +151,13 @@ pub struct NameserverSpec {
     /// Threads that answer UDP; 0: one per core.
     #[serde(default)]
     pub workers: u16,
-    /// TCP connections at once, all clients together.
+    /// Connections at once, all clients together: over TCP, TLS, HTTPS and QUIC.
     #[serde(default = "tcp_connections")]
     pub tcp_connections: u32,
-    /// TCP connections at once from one client address.
+    /// The same from one client address.
     #[serde(default = "tcp_connections_per_client")]
     pub tcp_connections_per_client: u32,
-    /// A TCP connection without a query is closed after this.
+    /// A connection without a query is closed after this.
     #[serde(default = "tcp_idle")]
     pub tcp_idle: Dur,
     /// Where the operator's `drain` and `down`, and what is known of the edges, are kept over restarts.
@@ -171,7 +171,7 @@ pub struct NameserverSpec {
     /// Addresses served over QUIC (RFC 9250).
     #[serde(default)]
     pub doq: Vec<SocketAddr>,
-    /// Certificate and key of `dot`, `doh` and `doq`. None: a self-signed one is made at start.
+    /// Certificate and key of `dot`, `doh` and `doq`, read again by a reload. None: a self-signed one is made at start.
     pub tls: Option<TlsSpec>,
     /// What NSID (RFC 5001) and `id.server` answer. None: nothing.
     pub nsid: Option<String>,

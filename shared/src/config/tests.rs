@@ -195,6 +195,16 @@ fn values_must_be_in_bounds() {
             "`timeout` must not be longer than `interval`",
         ),
         ("127.0.2.1:9090", "127.0.1.1:9090", "127.0.1.1:9090 is edge.fra-1.admin already"),
+        (
+            "[nameserver.ns1]",
+            "[nameserver.ns1]\ndoq = [\"127.0.0.53:5353\"]",
+            "127.0.0.53:5353 is nameserver.ns1.listen already",
+        ),
+        (
+            "[nameserver.ns1]",
+            "[nameserver.ns1]\ndoh = [\"127.0.1.1:8080\"]",
+            "127.0.1.1:8080 is nameserver.ns1.doh already",
+        ),
         ("127.0.1.1:9090", "192.0.2.1:9090", "needs `admin_token_file`"),
         ("path = \"/*\"", "path = \"*/x\"", "is not a path"),
         ("cache = \"assets\"", "strip_prefix = \"/images\"", "is not the beginning of the path"),
@@ -232,6 +242,16 @@ fn risky_settings_are_warned_of() {
             "[edge.icn-1]",
             "[edge.icn-1]\ndisk = { path = \"var\", size = \"1GiB\" }",
             "in memory only",
+        ),
+        (
+            "[nameserver.ns1]",
+            "[nameserver.ns1]\ndoh = [\"127.0.0.53:443\"]\ndoq = [\"127.0.0.53:443\"]",
+            "the certificate is a self-signed one",
+        ),
+        (
+            "[nameserver.ns1]",
+            "[nameserver.ns1]\ntls = { certificate_file = \"a\", key_file = \"b\" }",
+            "there is no listener",
         ),
     ] {
         let loaded = load_text(&GOOD.replacen(from, to, 1))

@@ -107,7 +107,7 @@ impl ResolvesServerCert for Certificates {
 /// # Errors
 /// The provider lacks what TLS needs: a fault of the build.
 pub fn server_config(
-    certificates: Arc<Certificates>,
+    certificates: Arc<dyn ResolvesServerCert>,
     alpn: &[&[u8]],
 ) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())

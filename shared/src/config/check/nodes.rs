@@ -133,7 +133,25 @@ impl Check<'_> {
                     self.error(path, format!("write 1 to {most} octets, or leave `{key}` out"));
                 }
             }
+            self.encrypted(name, nameserver);
             self.rate_limit(name, &nameserver.rate_limit);
+        }
+    }
+
+    fn encrypted(&mut self, name: &str, nameserver: &NameserverSpec) {
+        let NameserverSpec { dot, doh, doq, tls, .. } = nameserver;
+        let first =
+            [("dot", dot), ("doh", doh), ("doq", doq)].into_iter().find(|l| !l.1.is_empty());
+        match (first, tls) {
+            (Some((key, _)), None) => self.warn(
+                path!["nameserver", name, key],
+                "without `tls` the certificate is a self-signed one, new with every start: clients that verify it go away",
+            ),
+            (None, Some(_)) => self.warn(
+                path!["nameserver", name, "tls"],
+                "there is no listener in `dot`, `doh` or `doq` that would use it",
+            ),
+            _ => {}
         }
     }
 
@@ -204,37 +222,61 @@ impl Check<'_> {
 
     pub(super) fn listeners(&mut self) {
         let spec = self.spec;
-        // DNS is on UDP and TCP, HTTP on TCP: all share the space of TCP ports.
-        let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
-        let mut all: Vec<(Vec<Step>, SocketAddr, String)> = Vec::new();
+        let mut all: Vec<Listener> = Vec::new();
         for (name, nameserver) in &spec.nameserver {
-            for (index, address) in nameserver.listen.iter().enumerate() {
-                let path = path!["nameserver", name, "listen", index];
-                all.push((path, *address, format!("nameserver.{name}.listen")));
+            let NameserverSpec { listen, dot, doh, doq, .. } = nameserver;
+            for (key, addresses, ports) in [
+                ("listen", listen, &[Ports::Tcp, Ports::Udp][..]),
+                ("dot", dot, &[Ports::Tcp]),
+                ("doh", doh, &[Ports::Tcp]),
+                ("doq", doq, &[Ports::Udp]),
+            ] {
+                for (index, address) in addresses.iter().enumerate() {
+                    let path = path!["nameserver", name, key, index];
+                    all.push((path, *address, ports, format!("nameserver.{name}.{key}")));
+                }
             }
-            let path = path!["nameserver", name, "admin"];
-            all.push((path, nameserver.admin, format!("nameserver.{name}.admin")));
+            let (path, what) =
+                (path!["nameserver", name, "admin"], format!("nameserver.{name}.admin"));
+            all.push((path, nameserver.admin, &[Ports::Tcp], what));
         }
         for (name, edge) in &spec.edge {
             for (key, listeners) in [("http", &edge.http), ("https", &edge.https)] {
                 for (index, address) in listeners.iter().enumerate() {
                     let path = path!["edge", name, key, index];
-                    all.push((path, *address, format!("edge.{name}.{key}")));
+                    all.push((path, *address, &[Ports::Tcp], format!("edge.{name}.{key}")));
                 }
             }
-            all.push((path!["edge", name, "admin"], edge.admin, format!("edge.{name}.admin")));
+            let (path, what) = (path!["edge", name, "admin"], format!("edge.{name}.admin"));
+            all.push((path, edge.admin, &[Ports::Tcp], what));
         }
-        for (path, address, what) in all {
+        let mut seen: BTreeMap<(SocketAddr, Ports), String> = BTreeMap::new();
+        for (path, address, ports, what) in all {
             if address.port() == 0 {
                 self.error(path, "port 0 is not a port that others can ask");
-            } else if address.ip().is_unspecified() {
+                continue;
+            }
+            if address.ip().is_unspecified() {
                 // Nodes on different machines may all write 0.0.0.0.
-            } else if let Some(other) = seen.get(&address) {
-                let message = format!("{address} is {other} already");
-                self.error(path, message);
-            } else {
-                seen.insert(address, what);
+                continue;
+            }
+            match ports.iter().find_map(|ports| seen.get(&(address, *ports))) {
+                Some(other) => {
+                    let message = format!("{address} is {other} already");
+                    self.error(path, message);
+                }
+                None => seen.extend(ports.iter().map(|ports| ((address, *ports), what.clone()))),
             }
         }
     }
+}
+
+/// Where a listener is written, its address, which ports it takes there, and what it is called.
+type Listener = (Vec<Step>, SocketAddr, &'static [Ports], String);
+
+/// Ports of UDP and of TCP have nothing to do with each other: `doh` and `doq` may both be on 443.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ports {
+    Tcp,
+    Udp,
 }

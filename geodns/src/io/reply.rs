@@ -1,0 +1,40 @@
+//! A query that came over a connection, whichever: answered, counted and logged in the same way.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use shared::io::clock;
+
+use super::node::{Draws, Served};
+use crate::answer::{Client, MAX_MESSAGE, Outcome, Transport, answer};
+use crate::metrics::Batch;
+
+/// A query that is longer is not one.
+pub(super) const MAX_QUERY: usize = 4096;
+
+thread_local! {
+    /// Where answers are made before they are queued: one for all connections of a thread.
+    static SCRATCH: RefCell<(Vec<u8>, Draws)> = RefCell::new((vec![0; MAX_MESSAGE], Draws::new()));
+}
+
+/// Answers `packet` and gives the answer to `take`, unless there is none to give.
+pub(super) fn reply(
+    packet: &[u8],
+    address: SocketAddr,
+    transport: Transport,
+    served: &Served,
+    batch: &mut Batch,
+    take: impl FnOnce(&[u8]),
+) -> Outcome {
+    SCRATCH.with_borrow_mut(|(scratch, draws)| {
+        let client = Client { address, transport, draw: draws.next() };
+        let context = served.context(clock::now());
+        let outcome = answer(packet, &client, &context, &served.snapshot, scratch);
+        served.stats.note(transport, &outcome, batch);
+        served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
+        if let Outcome::Respond { length, .. } = outcome {
+            take(scratch.get(..length).unwrap_or_default());
+        }
+        outcome
+    })
+}
