@@ -6,6 +6,8 @@
 
 mod chaos;
 mod context;
+mod derived;
+mod https;
 mod limits;
 
 pub use context::{Client, Context, Server, Transport};
@@ -22,7 +24,7 @@ use crate::snapshot::Snapshot;
 use crate::steer::{self, Asked, Decision};
 use crate::wire::{self, QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
 use crate::world::{DatacenterId, Family, PolicyId};
-use crate::zone::{Found, Node, RDATA_AT, Zone};
+use crate::zone::{Alias, Found, Node, RDATA_AT, Zone};
 
 /// What became of a query.
 #[derive(Clone, Copy, Debug)]
@@ -233,6 +235,9 @@ impl Answering<'_, '_> {
         if current.set(self.query.name.as_wire(), QUESTION_NAME).is_none() {
             return self.fail(Rcode::FormErr, Reason::Malformed);
         }
+        if self.query.qtype == rtype::TXT && self.explained() {
+            return;
+        }
         let mut targets = [0; MAX_ALIASES];
         for followed in 0..MAX_ALIASES {
             match self.step(&mut current, followed > 0) {
@@ -287,11 +292,16 @@ impl Answering<'_, '_> {
         if let Some(policy) = node.steered()
             && let Some(family) = Family::of_type(qtype)
         {
-            self.steered(policy, family, zone, current, aliased);
+            self.steered(policy, family, zone, current, aliased, None);
             return Next::Done;
         }
         if let Some(rrset) = node.rrset(qtype) {
             self.response.put_owned(Section::Answer, rrset.count, rrset.wire, current.at, None);
+            return Next::Done;
+        }
+        if matches!(qtype, rtype::A | rtype::AAAA | rtype::HTTPS)
+            && self.derived(qtype, zone, node, current, aliased)
+        {
             return Next::Done;
         }
         if qtype == rtype::ANY {
@@ -327,13 +337,13 @@ impl Answering<'_, '_> {
             self.facts.reason = Reason::MinimalAny;
             return;
         }
-        let Some(policy) = node.steered() else {
-            return self.negative(zone, current, Reason::NoData);
-        };
-        self.steered(policy, Family::V4, zone, current, aliased);
-        if self.facts.reason == Reason::NoFamily {
-            self.response.clear();
-            self.steered(policy, Family::V6, zone, current, aliased);
+        let has_v4 = self.derived(rtype::A, zone, node, current, aliased);
+        if has_v4 && self.facts.reason != Reason::NoFamily {
+            return;
+        }
+        self.response.clear();
+        if !self.derived(rtype::AAAA, zone, node, current, aliased) && !has_v4 {
+            self.negative(zone, current, Reason::NoData);
         }
     }
 
@@ -400,9 +410,11 @@ impl Answering<'_, '_> {
         zone: &Zone,
         current: &Current,
         aliased: bool,
+        via: Option<&Alias>,
     ) {
+        let name = via.map_or_else(|| current.name(), |alias| alias.name.as_wire());
         let Some(decision) =
-            decide(self.snapshot, id, family, current.name(), self.client, self.query, |_, _| {})
+            decide(self.snapshot, id, family, name, self.client, self.query, |_, _| {})
         else {
             return self.fail(Rcode::ServFail, Reason::DownServFail);
         };
@@ -421,13 +433,14 @@ impl Answering<'_, '_> {
             }
             reason => self.facts.reason = reason,
         }
+        let ttl = via.map_or(decision.ttl, |alias| alias.ttl.min(decision.ttl));
         for target in decision.targets() {
             self.response.put_owned(
                 Section::Answer,
                 target.count,
                 &target.records,
                 current.at,
-                Some(decision.ttl),
+                Some(ttl),
             );
         }
     }

@@ -3,9 +3,12 @@
 //! Runs the very [`answer`] and [`decide`] of the hot path on the query that a resolver would send, and adds what the
 //! hot path has no use for: what is known of the client's network, distances, and the state of every edge.
 
+mod brief;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use brief::{Brief, brief};
 use serde::{Deserialize, Serialize};
 use shared::health::State;
 use shared::prefix::Prefix;
@@ -16,9 +19,11 @@ use crate::health::{Facts, Mode, Verdict};
 use crate::map::{self, Matched, Whose};
 use crate::name::Name;
 use crate::present::{Presented, present};
+use crate::reason::Reason;
 use crate::rtype;
 use crate::snapshot::Snapshot;
-use crate::wire;
+use crate::steer::Decision;
+use crate::wire::{self, Query};
 use crate::world::{DatacenterId, EdgeId, Family, Policy, PolicyId};
 use crate::zone::Found;
 
@@ -47,7 +52,7 @@ pub struct Explained {
     /// The client subnet in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<Prefix>,
-    /// Names that lead from the name asked for to the one that is steered.
+    /// Names that lead from the name asked for to the one whose records are answered: CNAME and ALIAS.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// Steering, when the name is steered.
@@ -81,8 +86,12 @@ pub struct Steering {
     /// The one that was answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datacenter: Option<String>,
+    /// The code of the decision's reason.
+    pub reason: String,
     /// Seconds.
     pub ttl: u32,
+    /// What the TTL ends by.
+    pub ttl_because: String,
     /// SCOPE PREFIX-LENGTH.
     pub scope_bits: u8,
 }
@@ -98,6 +107,9 @@ pub struct Candidate {
     /// What was found when it was considered; none when one before it was taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// The same in a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// Its edges and their states.
     pub edges: Vec<String>,
 }
@@ -121,8 +133,18 @@ pub fn explain(snapshot: &Snapshot, request: &Request) -> Result<Explained, Stri
     let presented = present(out.get(..length).unwrap_or_default())?;
     let (name, aliases) = steered_name(snapshot, request);
     let steering = name.and_then(|(name, policy)| {
-        let family = Family::of_type(request.qtype)?;
-        steering(snapshot, &packet, &client, policy, family, &name)
+        let query = wire::parse(&packet).ok()?;
+        let decided = |family| steering(snapshot, &query, &client, policy, family, name.as_wire());
+        match (Family::of_type(request.qtype), request.qtype) {
+            (Some(family), _) => decided(family),
+            // An HTTPS record has the addresses of both families: told is the one that the record follows.
+            (None, rtype::HTTPS) if snapshot.tables.services.of(policy).is_some() => {
+                decided(Family::V4)
+                    .filter(|told| told.datacenter.is_some())
+                    .or_else(|| decided(Family::V6))
+            }
+            _ => None,
+        }
     });
     Ok(Explained {
         name: request.name.to_string(),
@@ -144,6 +166,10 @@ fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, Policy
     let mut aliases = Vec::new();
     for _ in 0..8 {
         let Found::Node(_, node) = snapshot.tables.zones.find(name.as_wire(), false) else { break };
+        if let Some((alias, target)) = node.alias() {
+            aliases.extend(alias.through.iter().chain([&alias.name]).map(Name::to_string));
+            return (target.steered().map(|policy| (alias.name.clone(), policy)), aliases);
+        }
         if let Some(policy) = node.steered() {
             return (Some((name, policy)), aliases);
         }
@@ -161,20 +187,18 @@ fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, Policy
 
 fn steering(
     snapshot: &Snapshot,
-    packet: &[u8],
+    query: &Query<'_>,
     client: &Client,
     id: PolicyId,
     family: Family,
-    name: &Name,
+    name: &[u8],
 ) -> Option<Steering> {
-    let query = wire::parse(packet).ok()?;
     let (policy, _) = snapshot.tables.policy(id)?;
     let world = &snapshot.tables.world;
     let mut seen: Vec<(DatacenterId, Verdict)> = Vec::new();
-    let decision =
-        decide(snapshot, id, family, name.as_wire(), client, &query, |datacenter, verdict| {
-            seen.push((datacenter, verdict));
-        })?;
+    let decision = decide(snapshot, id, family, name, client, query, |datacenter, verdict| {
+        seen.push((datacenter, verdict));
+    })?;
     let by = decision.decided_by;
     let known = map::explain(world, policy, &snapshot.tables.geography, by, decision.whose);
     let from = known.description.place.as_ref().and_then(|place| place.place.location);
@@ -186,6 +210,7 @@ fn steering(
             .and_then(|from| map::distance_km(world, from, id))
             .map(|distance| distance.round() as u32),
         verdict: verdict.map(|verdict| verdict_text(verdict).to_owned()),
+        code: verdict.and_then(code),
         edges: edges(snapshot, policy, id),
     });
     Some(Steering {
@@ -197,7 +222,9 @@ fn steering(
         matched: matched_text(snapshot, known.matched),
         candidates: candidates.collect(),
         datacenter: decision.datacenter.map(|id| world.datacenter_name(id).to_owned()),
+        reason: decision.reason.as_str().to_owned(),
         ttl: decision.ttl,
+        ttl_because: ttl_text(policy, &decision).to_owned(),
         scope_bits: decision.scope_bits,
     })
 }
@@ -216,6 +243,23 @@ fn matched_text(snapshot: &Snapshot, matched: Matched) -> String {
         Matched::Listed => "datacenters as they are listed".to_owned(),
         Matched::Weighted => "a draw by weight, stable for the network".to_owned(),
     }
+}
+
+/// What the TTL of a decision ends by: see `health`.
+const fn ttl_text(policy: &Policy, decision: &Decision<'_>) -> &'static str {
+    let all_down = matches!(decision.reason, Reason::LastGood | Reason::AllDown | Reason::Fallback);
+    match decision.ttl {
+        _ if decision.datacenter.is_none() => "no address is answered",
+        ttl if all_down && ttl == policy.ttl_min => "the policy's `min`: no datacenter is up",
+        ttl if ttl == policy.ttl_max => "the policy's `max`: no change is nearer",
+        ttl if ttl == policy.ttl_min => "the policy's `min`: a change may be that near",
+        _ => "the nearest moment at which the answer could change",
+    }
+}
+
+/// The verdict as JSON has it.
+fn code(verdict: Verdict) -> Option<String> {
+    serde_json::to_value(verdict).ok()?.as_str().map(str::to_owned)
 }
 
 const fn verdict_text(verdict: Verdict) -> &'static str {
@@ -303,7 +347,8 @@ impl fmt::Display for Steering {
             Some(datacenter) => write!(f, "  chosen      {datacenter}")?,
             None => write!(f, "  chosen      none")?,
         }
-        writeln!(f, ", TTL {} s, scope /{}", self.ttl, self.scope_bits)
+        writeln!(f, ", TTL {} s, scope /{}", self.ttl, self.scope_bits)?;
+        writeln!(f, "  TTL by      {}", self.ttl_because)
     }
 }
 

@@ -37,6 +37,7 @@ pub mod present;
 pub mod reason;
 pub mod rrl;
 pub mod rtype;
+pub mod service;
 pub mod snapshot;
 pub mod steer;
 #[cfg(test)]

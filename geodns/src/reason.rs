@@ -44,6 +44,8 @@ pub enum Reason {
     Class,
     /// Who this server is, or what it runs.
     Identity,
+    /// Why a client on this machine gets what it gets.
+    Explained,
     /// A name that grew too long under a DNAME.
     NameTooLong,
     /// Nothing was asked but a cookie (RFC 7873 §5.4).
@@ -66,7 +68,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Static,
         Self::NoData,
         Self::NxDomain,
@@ -86,6 +88,7 @@ impl Reason {
         Self::Transfer,
         Self::Class,
         Self::Identity,
+        Self::Explained,
         Self::NameTooLong,
         Self::Cookie,
         Self::RateLimit,
@@ -119,6 +122,7 @@ impl Reason {
             Self::Transfer => "transfer",
             Self::Class => "class",
             Self::Identity => "identity",
+            Self::Explained => "explained",
             Self::NameTooLong => "name-too-long",
             Self::Cookie => "cookie",
             Self::RateLimit => "rate-limit",
@@ -173,6 +177,7 @@ impl Reason {
             Self::Transfer => "zone transfers are not offered",
             Self::Class => "only class IN is served",
             Self::Identity => "who this server is, or what it runs",
+            Self::Explained => "the explanation of another name",
             Self::NameTooLong => "the name grew too long under a DNAME",
             Self::Cookie => "nothing was asked but a cookie",
             Self::RateLimit => "the client's network is over its rate",

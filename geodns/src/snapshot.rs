@@ -8,6 +8,7 @@ use shared::geo::World as Geography;
 
 use crate::health::{Facts, View};
 use crate::map::Map;
+use crate::service::Services;
 use crate::world::{Policy, PolicyId, World};
 use crate::zone::Zones;
 
@@ -20,16 +21,25 @@ pub struct Tables {
     pub zones: Zones,
     /// What is known of client networks. A rehearsal shares it.
     pub geography: Arc<Geography>,
+    /// HTTPS records of steered names.
+    pub services: Services,
     /// A map for each policy.
     maps: Vec<Map>,
 }
 
 impl Tables {
-    /// Compiles the maps.
+    /// Compiles the maps. Steered names have no HTTPS records yet.
     pub fn new(world: World, zones: Zones, geography: impl Into<Arc<Geography>>) -> Self {
         let geography = geography.into();
         let maps = world.policies.iter().map(|p| Map::compile(&world, p, &geography)).collect();
-        Self { world, zones, geography, maps }
+        Self { world, zones, geography, services: Services::default(), maps }
+    }
+
+    /// The same with HTTPS records.
+    #[must_use]
+    pub fn with_services(mut self, services: Services) -> Self {
+        self.services = services;
+        self
     }
 
     /// A policy and its map.

@@ -8,6 +8,7 @@ use shared::health::State;
 
 use crate::health::{Facts, Observed};
 use crate::name::Name;
+use crate::service::{Service, Services};
 use crate::snapshot::{Snapshot, Tables};
 use crate::world::{AllDown, Datacenter, Ecs, Edge, Order, Pick, Policy, World};
 use crate::zone::{Builder, Location, Steered, Zones, file};
@@ -101,6 +102,12 @@ sub NS ns.sub
 ns.sub A 192.0.2.7
 old DNAME new
 x.new A 192.0.2.99
+flat 40 ALIAS alias
+flat MX 10 static
+chained 500 ALIAS flat
+fixed 200 ANAME static
+*.many ALIAS a.img
+to-flat CNAME flat
 big TXT \"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\"
 big TXT \"1123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\"
 big TXT \"2123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\"
@@ -125,7 +132,8 @@ big TXT \"4123456789012345678901234567890123456789012345678901234567890123456789
 pub(crate) fn snapshot(world: World, networks: &[(&str, &str)]) -> Snapshot {
     let networks = networks.iter().map(|(net, dc)| (net.parse().unwrap(), (*dc).to_owned()));
     let geography = geo::World::new(networks, &[]);
-    Snapshot::presumed_up(Tables::new(world, zones(), geography))
+    let services = Services::uniform(&world, Some(Service { port: None }));
+    Snapshot::presumed_up(Tables::new(world, zones(), geography).with_services(services))
 }
 
 /// Facts in which the edges at these positions are down and all others up.

@@ -10,6 +10,7 @@ use shared::io::files::{System, read_secret};
 use shared::prefix::Prefix;
 
 use crate::config::{Check, ZoneSource, checks, unasked, world, zones};
+use crate::service::{Services, uneven};
 use crate::snapshot::Tables;
 use crate::world::World;
 use crate::zone::{self, Builder, Location, file};
@@ -54,7 +55,14 @@ pub fn load(path: &Path) -> Result<Loading, Vec<Problem>> {
     }
     let checks = checks(&config.spec, &world);
     warnings.extend(unasked(&config, &world, &checks));
-    Ok(Loading { tables: Tables::new(world, zones, geography), config, checks, warnings })
+    warnings.extend(uneven(&config, &world));
+    let services = Services::new(&config.spec, &world);
+    Ok(Loading {
+        tables: Tables::new(world, zones, geography).with_services(services),
+        config,
+        checks,
+        warnings,
+    })
 }
 
 /// What is wrong with the file of a nameserver's admin token.

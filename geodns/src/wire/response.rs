@@ -91,6 +91,14 @@ impl<'o> Response<'o> {
         Some(start)
     }
 
+    /// Sets the length of the record that was put at `start` to all that follows.
+    pub fn close_record(&mut self, start: usize) {
+        let length = self.at.saturating_sub(start + 12);
+        if let Some(room) = self.out.get_mut(start + 10..start + 12) {
+            room.copy_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+        }
+    }
+
     /// Whether records did not fit.
     pub fn is_truncated(&self) -> bool {
         self.truncated

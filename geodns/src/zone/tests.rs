@@ -185,6 +185,27 @@ fn what_is_no_zone_is_refused() {
         ("a 5 A 192.0.2.1\na 6 A 192.0.2.2\n", &[], "lowest"),
         ("sub NS ns1\nx.sub TXT y\n", &[], "only glue"),
         ("x.img TXT y\n", &["*.img"], "does not answer for it"),
+        ("a ALIAS ns1\na A 192.0.2.1\n", &[], "z:6: a.cdn.test. has an ALIAS and addresses"),
+        ("a ALIAS ns1\na CNAME ns1\n", &[], "stands alone"),
+        ("a ALIAS ns1\na ALIAS ns2\n", &[], "more than one ALIAS"),
+        ("a ALIAS ns1\n", &["a"], "is steered and has an ALIAS"),
+        ("sub NS ns1\nsub ALIAS ns1\n", &[], "is delegated"),
+        ("\na ALIAS a\n", &[], "z:7: ALIAS: a.cdn.test. leads back to itself"),
+        ("a ALIAS b\nb ALIAS a\n", &[], "leads back to itself"),
+        ("a ALIAS b\nb CNAME c\nc CNAME b\n", &[], "leads back to itself"),
+        ("*.a ALIAS x.a\n", &[], "leads back to itself"),
+        ("a ALIAS www.other.\n", &[], "in none of the zones served here"),
+        ("a ALIAS b\nb CNAME www.other.\n", &[], "in none of the zones served here"),
+        ("a ALIAS nope\n", &[], "does not exist in zone cdn.test."),
+        ("a ALIAS x.sub\nsub NS ns1\n", &[], "delegated to other servers"),
+        ("a ALIAS x.old\nold DNAME new\n", &[], "below a DNAME"),
+        ("a ALIAS b\nb TXT x\n", &[], "neither A nor AAAA"),
+        (
+            "a ALIAS c1\nc1 CNAME c2\nc2 CNAME c3\nc3 CNAME c4\nc4 CNAME c5\nc5 CNAME c6\nc6 CNAME c7\nc7 CNAME c8\n\
+             c8 CNAME ns1\n",
+            &[],
+            "more than 8 names",
+        ),
     ] {
         let (_, problems) = build(&[("cdn.test", text, steered)]);
         assert!(problems.iter().any(|p| p.contains(part)), "{text}: {problems:?}");
@@ -199,4 +220,46 @@ fn duplicate_records_count_once_rfc_2181_section_5() {
     let name = Name::parse_absolute("a.cdn.test").unwrap();
     let Found::Node(_, node) = zones.find(name.as_wire(), false) else { panic!("missing") };
     assert_eq!(node.rrset(rtype::A).unwrap().count, 2);
+}
+
+/// The target of an ALIAS may be in another zone, before or after, steered or behind CNAMEs and other ALIASes.
+#[test]
+fn aliases_lead_through_all_zones_served() {
+    let (zones, problems) = build(&[
+        ("shop.test", "@ 40 ALIAS www.cdn.test.\n@ MX 10 ns1\n", &[]),
+        ("cdn.test", "www CNAME edge\nflat ALIAS shop.test.\n", &["edge"]),
+    ]);
+    assert_eq!(problems, [] as [String; 0]);
+    for (name, ttl, through) in [("shop.test", 40, 1), ("flat.cdn.test", 40, 2)] {
+        let name = Name::parse_absolute(name).unwrap();
+        let Found::Node(_, node) = zones.find(name.as_wire(), false) else { panic!("missing") };
+        let (alias, target) = node.alias().unwrap();
+        assert_eq!((alias.ttl, alias.through.len()), (ttl, through), "{name}");
+        assert_eq!(alias.name.to_string(), "edge.cdn.test.");
+        assert_eq!((target.steered(), node.rrset(rtype::ALIAS)), (Some(3), None));
+    }
+}
+
+/// Names below a delegation, an ALIAS and a child zone do not make the building of many zones slower than their names.
+#[test]
+fn many_zones_below_one_another_build_in_linear_time() {
+    let mut builder = Builder::default();
+    let mut delegations = SOA.to_owned();
+    let read = |apex: &Name, text: &str| {
+        let (records, problems) = file::read(Path::new("z"), apex, &|_| Ok(text.into()));
+        assert!(problems.is_empty(), "{problems:?}");
+        records
+    };
+    let whole = Location { file: "z".into(), line: 0 };
+    for n in 0..20_000 {
+        delegations += &format!("z{n} NS ns.other.\n");
+        let apex = Name::parse_absolute(&format!("z{n}.cdn.test")).unwrap();
+        builder.add(&apex, read(&apex, SOA), &[], whole.clone());
+    }
+    let apex = Name::parse_absolute("cdn.test").unwrap();
+    builder.add(&apex, read(&apex, &delegations), &[], whole);
+    let (zones, _) = builder.build();
+    assert_eq!((zones.iter().count(), zones.names()), (20_001, 2 * 20_001));
+    assert_eq!(found(&zones, "z19999.cdn.test", true), "cdn.test. [NS]");
+    assert_eq!(found(&zones, "ns1.z19999.cdn.test", false), "z19999.cdn.test. [A]");
 }
