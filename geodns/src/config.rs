@@ -4,6 +4,7 @@
 //! databases and is `io::load`'s.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::config::{
@@ -40,8 +41,32 @@ pub struct Check {
     pub timeout: Duration,
     /// When the state changes.
     pub thresholds: Thresholds,
+    /// How long a target that flaps is held down at most.
+    pub hold_down: Duration,
+    /// Days for which a certificate must still be good.
+    pub min_days: u16,
+    /// Who may sign certificates; none: the public authorities.
+    pub ca_file: Option<PathBuf>,
     /// Who is asked, and where.
-    pub targets: Vec<(EdgeId, SocketAddr)>,
+    pub targets: Vec<Asked>,
+}
+
+/// An edge that a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Which one.
+    pub edge: EdgeId,
+    /// Where.
+    pub address: SocketAddr,
+    /// The token of its admin API, for a report.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Check {
+    /// The time in which an outage is noticed.
+    pub fn detection(&self) -> Duration {
+        self.interval * u32::from(self.thresholds.down_after)
+    }
 }
 
 /// A zone, before its file is read.
@@ -52,7 +77,7 @@ pub struct ZoneSource {
     /// The zone's name.
     pub apex: Name,
     /// Its master file.
-    pub file: std::path::PathBuf,
+    pub file: PathBuf,
     /// The names that policies answer.
     pub steered: Vec<Steered>,
 }
@@ -201,7 +226,7 @@ pub fn unasked(loaded: &Loaded, world: &World, checks: &[Check]) -> Vec<Problem>
     for policy in &world.policies {
         let Some(check) = policy.check.and_then(|id| checks.get(usize::from(id))) else { continue };
         let edges = policy.datacenters.iter().flat_map(|id| world.edges_of(*id));
-        for (_, edge) in edges.filter(|(id, _)| !check.targets.iter().any(|(t, _)| t == id)) {
+        for (_, edge) in edges.filter(|(id, _)| !check.targets.iter().any(|t| t.edge == *id)) {
             let path = [Step::from("edge"), Step::from(&edge.name)];
             let why = format!(
                 "check `{}` finds no listener of its kind here: this edge counts as up for policy `{}`",
@@ -222,8 +247,7 @@ fn one_check(spec: &Spec, world: &World, id: CheckId, name: &str, check: &CheckS
             })
     };
     let edges = (0..).zip(&world.edges).filter(|(_, edge)| wanted(edge));
-    let targets = edges
-        .filter_map(|(id, edge)| Some((id, probe_address(spec.edge.get(&edge.name)?, check)?)));
+    let targets = edges.filter_map(|(id, edge)| asked(id, spec.edge.get(&edge.name)?, check));
     Check {
         name: name.to_owned(),
         kind: check.kind,
@@ -236,25 +260,32 @@ fn one_check(spec: &Spec, world: &World, id: CheckId, name: &str, check: &CheckS
         interval: check.interval.get(),
         timeout: check.timeout.get(),
         thresholds: Thresholds { down_after: check.down_after, up_after: check.up_after },
+        hold_down: check.hold_down.get(),
+        min_days: check.min_days,
+        ca_file: check.ca_file.clone(),
         targets: targets.collect(),
     }
 }
 
-/// Where an edge is asked: at the address that clients get, on the port of its first listener of this kind.
-fn probe_address(edge: &EdgeSpec, check: &CheckSpec) -> Option<SocketAddr> {
-    let listener = match check.kind {
-        CheckKind::Http => edge.http.first(),
-        CheckKind::Https => edge.https.first(),
-        CheckKind::Tcp => edge.http.first().or_else(|| edge.https.first()),
+/// Where an edge is asked: at its `probe` address, else the one that clients get, on the port of its first listener of
+/// this kind. Reports are on its admin listener.
+fn asked(id: EdgeId, edge: &EdgeSpec, check: &CheckSpec) -> Option<Asked> {
+    let public: Option<IpAddr> = edge.probe.or_else(|| edge.address.first().copied());
+    let at =
+        |ip: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(ip?, check.port.or(port)?));
+    let port = |listeners: &[SocketAddr]| listeners.first().map(SocketAddr::port);
+    let (address, token_file) = match check.kind {
+        CheckKind::Http => (at(public, port(&edge.http)), None),
+        CheckKind::Https => (at(public, port(&edge.https)), None),
+        CheckKind::Tcp => (at(public, port(&edge.http).or_else(|| port(&edge.https))), None),
         CheckKind::Report => {
-            return Some(SocketAddr::new(
-                edge.admin.ip(),
-                check.port.unwrap_or_else(|| edge.admin.port()),
-            ));
+            // A listener on all addresses is found at the public one.
+            let listener = Some(edge.admin.ip()).filter(|ip| !ip.is_unspecified());
+            let port = Some(edge.admin.port());
+            (at(listener.or(public), port), edge.admin_token_file.clone())
         }
     };
-    let address: IpAddr = *edge.address.first()?;
-    Some(SocketAddr::new(address, check.port.or_else(|| listener.map(SocketAddr::port))?))
+    Some(Asked { edge: id, address: address?, token_file })
 }
 
 /// The zones, by their names.
@@ -380,7 +411,7 @@ kind = "report"
         let checks = checks(&loaded.spec, &world);
         assert!(checks[0].targets.is_empty(), "no policy wants it");
         let targets: Vec<_> =
-            checks[1].targets.iter().map(|(id, at)| (*id, at.to_string())).collect();
+            checks[1].targets.iter().map(|t| (t.edge, t.address.to_string())).collect();
         let expected = [(1, "[2001:db8::2]:8080"), (2, "192.0.2.9:80")];
         assert_eq!(targets, expected.map(|(id, at)| (id, at.to_owned())));
         let unasked = unasked(&loaded, &world, &checks);

@@ -19,6 +19,7 @@
 //! verify `\#` RDATA, and as the other side of our tests, never to serve.
 
 pub mod answer;
+pub mod certificate;
 pub mod cmd;
 pub mod config;
 pub mod cookie;
@@ -27,6 +28,7 @@ pub mod doq;
 pub mod edns;
 pub mod explain;
 pub mod health;
+pub mod intake;
 pub mod io;
 pub mod map;
 pub mod metrics;
@@ -34,11 +36,13 @@ pub mod monitor;
 pub mod name;
 pub mod pick;
 pub mod present;
+pub mod ramp;
 pub mod reason;
 pub mod rrl;
 pub mod rtype;
 pub mod service;
 pub mod snapshot;
+pub mod state;
 pub mod steer;
 #[cfg(test)]
 mod testing;

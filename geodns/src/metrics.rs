@@ -51,6 +51,67 @@ pub const EDGE_UP: Family = Family {
     help: "Whether an edge passes a check: 1 or 0.",
     labels: &["edge", "check"],
 };
+/// Intakes.
+pub const DATACENTER_INTAKE: Family = Family {
+    name: "geodns_datacenter_intake",
+    help: "Share of its clients that a datacenter takes, 0 to 1: less while it returns and while it sheds.",
+    labels: &["policy", "datacenter"],
+};
+/// Holds.
+pub const EDGE_HELD: Family = Family {
+    name: "geodns_edge_held",
+    help: "1 while an edge is held down for flapping, whatever its check says.",
+    labels: &["edge", "check"],
+};
+/// Loads.
+pub const EDGE_LOAD: Family = Family {
+    name: "geodns_edge_load",
+    help: "Load that an edge reports, as a share of what it can take.",
+    labels: &["edge"],
+};
+/// Egress.
+pub const EDGE_EGRESS: Family = Family {
+    name: "geodns_edge_egress_bits_per_second",
+    help: "What an edge reports to send to clients.",
+    labels: &["edge"],
+};
+/// Warmth.
+pub const EDGE_WARMTH: Family = Family {
+    name: "geodns_edge_warmth",
+    help: "How warm an edge reports its cache to be, 0 to 1.",
+    labels: &["edge"],
+};
+/// Draining edges.
+pub const EDGE_DRAINING: Family = Family {
+    name: "geodns_edge_draining",
+    help: "1 while an edge reports that it wants no new clients.",
+    labels: &["edge"],
+};
+/// Positions in the control log.
+pub const EDGE_APPLIED: Family = Family {
+    name: "geodns_edge_applied_position",
+    help: "Position in the control log up to which an edge reports to have applied everything.",
+    labels: &["edge"],
+};
+/// Certificates.
+pub const CERTIFICATE_DAYS: Family = Family {
+    name: "geodns_certificate_days",
+    help: "Days until the certificate ends that an edge shows a check; negative when it has.",
+    labels: &["edge", "check"],
+};
+/// Gauges whose label values come and go with the state.
+pub const OF_STATE: &[&Family] = &[
+    &DATACENTER_UP,
+    &DATACENTER_INTAKE,
+    &EDGE_UP,
+    &EDGE_HELD,
+    &EDGE_LOAD,
+    &EDGE_EGRESS,
+    &EDGE_WARMTH,
+    &EDGE_DRAINING,
+    &EDGE_APPLIED,
+    &CERTIFICATE_DAYS,
+];
 /// Probes.
 pub const PROBE_DURATION: Family = Family {
     name: "geodns_probe_duration_seconds",

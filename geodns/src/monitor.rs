@@ -1,16 +1,23 @@
 //! What is believed of all targets: results of probes in, what [`crate::health`] needs out.
 //!
-//! Owns no timer and no socket; the time it is given never goes back. Also suspects itself: when most of everything
-//! turns bad at once, it is more likely that this machine cannot see than that all have died, so what was believed
-//! before stands for a while.
+//! Owns no timer and no socket; the time it is given never goes back. A target that flaps is held down ([`hold`]). Also
+//! suspects itself: when most of everything turns bad at once, it is more likely that this machine cannot see than that
+//! all have died, so what was believed before stands for a while.
+
+pub mod hold;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::health::{Health, State};
+use serde::{Deserialize, Serialize};
+use shared::health::State;
+use shared::report::Report;
 use shared::time::UnixMillis;
 
+use self::hold::Hold;
+use self::target::Target;
 use crate::config::Check;
 use crate::health::Observed;
 use crate::world::{DatacenterId, World};
@@ -18,26 +25,58 @@ use crate::world::{DatacenterId, World};
 /// Which probe: the check's name and the edge's. Names outlive a reload, ids do not.
 pub type TargetKey = (String, String);
 
+/// What one probe found.
+#[derive(Clone, Debug, Default)]
+pub struct Probed {
+    /// Why the target is not well; none: it is.
+    pub failure: Option<Arc<str>>,
+    /// What it says of itself.
+    pub report: Option<Arc<Report>>,
+    /// Days until its certificate ends, negative when it has.
+    pub certificate_days: Option<i64>,
+}
+
+impl Probed {
+    /// A target that is well.
+    pub fn good() -> Self {
+        Self::default()
+    }
+
+    /// One that is not.
+    pub fn bad(why: impl Into<Arc<str>>) -> Self {
+        Self { failure: Some(why.into()), ..Self::default() }
+    }
+}
+
+/// What is known of a target, for the next run of the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Belief {
+    /// The check.
+    pub check: String,
+    /// The edge.
+    pub edge: String,
+    /// What is believed.
+    pub state: State,
+    /// Since when.
+    pub since: UnixMillis,
+    /// When the last result came.
+    pub seen: UnixMillis,
+    /// Its flapping.
+    #[serde(default)]
+    pub hold: Hold,
+}
+
 /// All targets.
 #[derive(Clone, Debug, Default)]
 pub struct Monitor {
     targets: BTreeMap<TargetKey, Target>,
     suspicion: Option<Suspicion>,
+    /// The datacenter that this machine stands in: what it sees there proves nothing of its way out.
+    own: Option<DatacenterId>,
     /// How long two failures may lie apart and still be one event.
     round: Duration,
-    /// How long a suspicion stands.
-    patience: Duration,
-}
-
-#[derive(Clone, Debug)]
-struct Target {
-    datacenter: DatacenterId,
-    health: Health,
-    interval: Duration,
-    results: u64,
-    failure: Option<Arc<str>>,
-    since: UnixMillis,
-    went_down: Option<UnixMillis>,
+    /// The longest time that a check needs to notice an outage.
+    detection: Duration,
 }
 
 /// Why the last good state stands.
@@ -47,82 +86,160 @@ pub struct Suspicion {
     pub since: UnixMillis,
     /// Until when, unless it clears up before.
     pub until: UnixMillis,
+    /// From when on it ends as soon as others prove that this machine can see.
+    pub proof_from: UnixMillis,
     /// How many targets turned bad at once.
     pub bad: usize,
     /// Of how many.
     pub of: usize,
 }
 
-/// What one result changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a result or the passing of time changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The state of the target, if it changed.
-    pub state: Option<State>,
-    /// Whether views must be made anew: a state, a nearness of a change, or a suspicion is another.
+    /// The targets whose state is another.
+    pub states: Vec<(TargetKey, State)>,
+    /// Whether views must be made anew: a state, a nearness of a change, a report or a suspicion is another.
     pub is_visible: bool,
 }
 
+/// Whose word on the targets counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// What is believed: during a suspicion, the last good state.
+    Believed,
+    /// What the results say, suspicion or not.
+    Seen,
+}
+
+/// A target, for people.
+#[derive(Clone, Debug)]
+pub struct TargetStatus<'m> {
+    /// Which one.
+    pub key: &'m TargetKey,
+    /// What is believed of it.
+    pub state: State,
+    /// Since when.
+    pub since: UnixMillis,
+    /// It fell in an event that is not believed: it is answered as if it were up.
+    pub stands: bool,
+    /// It stays down until then, for flapping.
+    pub held_until: Option<UnixMillis>,
+    /// Why the last try failed.
+    pub failure: Option<&'m str>,
+    /// What it says of itself, while that is fresh.
+    pub report: Option<&'m Arc<Report>>,
+    /// Days until its certificate ends.
+    pub certificate_days: Option<i64>,
+    /// Not asked yet: known from the last run.
+    pub is_restored: bool,
+}
+
 impl Monitor {
-    /// Goes on with the targets of a new configuration; those that stay keep what is known of them.
-    pub fn configure(&mut self, world: &World, checks: &[Check], now: UnixMillis) {
+    /// Goes on with the targets of a new configuration; those that stay keep what is known of them. `own` is the
+    /// datacenter that this machine stands in, if that is known.
+    pub fn configure(
+        &mut self,
+        world: &World,
+        checks: &[Check],
+        own: Option<DatacenterId>,
+        now: UnixMillis,
+    ) {
         let mut before = std::mem::take(&mut self.targets);
         for check in checks {
-            for (edge, _) in &check.targets {
-                let Some(edge) = world.edges.get(usize::from(*edge)) else { continue };
+            for asked in &check.targets {
+                let Some(edge) = world.edges.get(usize::from(asked.edge)) else { continue };
                 let key = (check.name.clone(), edge.name.clone());
-                let mut target = before.remove(&key).unwrap_or_else(|| Target {
-                    datacenter: edge.datacenter,
-                    health: Health::new(check.thresholds),
-                    interval: check.interval,
-                    results: 0,
-                    failure: None,
-                    since: now,
-                    went_down: None,
-                });
-                target.datacenter = edge.datacenter;
-                target.health.set_thresholds(check.thresholds);
-                target.interval = check.interval;
+                let mut target =
+                    before.remove(&key).unwrap_or_else(|| Target::new(check, edge.datacenter, now));
+                target.configure(check, edge.datacenter);
                 self.targets.insert(key, target);
             }
         }
         let used = || checks.iter().filter(|check| !check.targets.is_empty());
         self.round = used().map(|c| c.interval + c.timeout).max().unwrap_or_default() * 2;
-        let detection = used()
-            .map(|c| c.interval * u32::from(c.thresholds.down_after))
-            .max()
-            .unwrap_or_default();
-        self.patience = (detection * 10).max(Duration::from_secs(60));
+        self.detection = used().map(Check::detection).max().unwrap_or_default();
+        self.own = own;
     }
 
-    /// Takes the result of one probe: nothing, or why it failed.
-    pub fn record(
-        &mut self,
-        key: &TargetKey,
-        result: Result<(), Arc<str>>,
-        now: UnixMillis,
-    ) -> Change {
-        let Some(target) = self.targets.get_mut(key) else { return Change::default() };
-        let before = (target.health.results_to_change(), target.results == 0);
-        let was = target.health.state();
-        let state = target.health.record(result.is_ok());
-        target.results += 1;
-        target.failure = result.err();
-        if let Some(state) = state {
-            target.since = now;
-            target.went_down = (state == State::Down && was == State::Up).then_some(now);
+    /// How long a suspicion stands that nothing clears up, and how old the knowledge of the last run may be.
+    pub fn patience(&self) -> Duration {
+        (self.detection * 10).max(Duration::from_secs(60))
+    }
+
+    /// Goes on with what the last run knew of targets that have not been asked yet, as far as it is young enough.
+    /// Returns of how many.
+    pub fn restore(&mut self, beliefs: &[Belief], now: UnixMillis) -> usize {
+        let oldest = self.patience();
+        let mut restored = 0;
+        for belief in beliefs {
+            // A clock that was set back makes the past the future: that tells no age.
+            let is_young = now.since(belief.seen) <= oldest && belief.seen.since(now) <= oldest;
+            let key = (belief.check.clone(), belief.edge.clone());
+            match self.targets.get_mut(&key) {
+                Some(target) if is_young && target.results == 0 => {
+                    target.restore(belief);
+                    restored += 1;
+                }
+                _ => {}
+            }
         }
-        let is_visible =
-            state.is_some() || before != (target.health.results_to_change(), target.results == 0);
+        restored
+    }
+
+    /// What the next run may go on with.
+    pub fn beliefs(&self) -> Vec<Belief> {
+        let known = self.targets.iter().filter_map(|((check, edge), target)| {
+            let seen = target.last?;
+            // What is not believed now is not told either.
+            let stands = self.stands(target);
+            Some(Belief {
+                check: check.clone(),
+                edge: edge.clone(),
+                state: if stands { State::Up } else { target.state },
+                since: target.since,
+                seen,
+                hold: if stands { Hold::default() } else { target.hold },
+            })
+        });
+        known.filter(|belief| belief.state != State::Unknown).collect()
+    }
+
+    /// Takes the result of one probe.
+    pub fn record(&mut self, key: &TargetKey, probed: Probed, now: UnixMillis) -> Change {
+        let Some(stands) = self.targets.get(key).map(|target| self.stands(target)) else {
+            return Change::default();
+        };
+        let Some(target) = self.targets.get_mut(key) else { return Change::default() };
+        let visible = |target: &Target| {
+            let asked = target.results > 0;
+            (target.health.results_to_change(), asked, target.is_draining(now))
+        };
+        let before = visible(target);
+        let state = target.record(probed, stands, now);
+        target.is_restored = false;
+        let is_visible = state.is_some() || before != visible(target);
         let suspicion = self.suspicion.clone();
         self.suspect(now);
-        Change { state, is_visible: is_visible || suspicion != self.suspicion }
+        Change {
+            states: state.map(|state| (key.clone(), state)).into_iter().collect(),
+            is_visible: is_visible || suspicion != self.suspicion,
+        }
     }
 
-    /// Lets time pass: a suspicion ends when it has stood long enough. Whether it did.
-    pub fn tick(&mut self, now: UnixMillis) -> bool {
+    /// Lets time pass: holds end, reports grow old, a suspicion ends when it has stood long enough.
+    pub fn tick(&mut self, now: UnixMillis) -> Change {
+        let mut change = Change::default();
+        for (key, target) in &mut self.targets {
+            if let Some(state) = target.settle(now) {
+                change.states.push((key.clone(), state));
+            }
+            change.is_visible |= target.report_moved(now);
+        }
         let before = self.suspicion.clone();
         self.suspect(now);
-        before != self.suspicion
+        change.is_visible |= !change.states.is_empty() || before != self.suspicion;
+        change
     }
 
     /// Begins or ends a suspicion.
@@ -130,14 +247,27 @@ impl Monitor {
         let of = self.targets.len();
         let down = self.targets.values().filter(|t| t.went_down.is_some()).count();
         match &self.suspicion {
-            Some(suspicion) if now >= suspicion.until || down * 2 <= of => {
-                self.suspicion = None;
-                // Believed from now on: no second suspicion of the same.
-                for target in self.targets.values_mut().filter(|t| t.went_down.is_some()) {
-                    target.went_down = Some(UnixMillis(0));
+            Some(suspicion) => {
+                let is_proven = now >= suspicion.proof_from && self.can_see(suspicion.since);
+                let is_over = down * 2 <= of;
+                if now >= suspicion.until || is_over || is_proven {
+                    let since = suspicion.since;
+                    self.suspicion = None;
+                    if is_over && !is_proven {
+                        // Most came back: that was this machine, also for those who come a moment later.
+                        let round = self.round;
+                        for target in self.targets.values_mut() {
+                            if is_recent(target, since, round) {
+                                target.pardon();
+                            }
+                        }
+                    }
+                    // Believed from now on: no second suspicion of the same.
+                    for target in self.targets.values_mut().filter(|t| t.went_down.is_some()) {
+                        target.went_down = Some(UnixMillis(0));
+                    }
                 }
             }
-            Some(_) => {}
             None => {
                 let recent: Vec<&Target> =
                     self.targets.values().filter(|t| self.is_recent(t, now)).collect();
@@ -145,16 +275,34 @@ impl Monitor {
                 // A datacenter that dies takes all its edges with it, many as they may be: only what goes beyond
                 // most datacenters looks like a fault of ours.
                 if bad * 2 > of && datacenters(recent) * 2 > datacenters(self.targets.values()) {
-                    let until = now + self.patience;
-                    self.suspicion = Some(Suspicion { since: now, until, bad, of });
+                    let (until, proof_from) = (now + self.patience(), now + self.detection);
+                    self.suspicion = Some(Suspicion { since: now, until, proof_from, bad, of });
                 }
             }
         }
     }
 
+    /// Whether targets that did not fall prove that this machine sees beyond its own datacenter: they have answered
+    /// since, and fail no more. Where its own datacenter is not known one of them may be there, so it takes two.
+    fn can_see(&self, since: UnixMillis) -> bool {
+        let witnesses = self.targets.values().filter(|target| {
+            target.health.state() == State::Up
+                && !target.health.is_wavering()
+                && target.last_good.is_some_and(|at| at > since)
+                && Some(target.datacenter) != self.own
+        });
+        datacenters(witnesses) >= if self.own.is_some() { 1 } else { 2 }
+    }
+
     /// Whether a target's fall and `now` are one event.
     fn is_recent(&self, target: &Target, now: UnixMillis) -> bool {
-        target.went_down.is_some_and(|at| now.since(at) <= self.round && at.0 > 0)
+        is_recent(target, now, self.round)
+    }
+
+    /// Whether a target's fall is not believed. What was down before the event stays down.
+    fn stands(&self, target: &Target) -> bool {
+        target.state == State::Down
+            && self.suspicion.as_ref().is_some_and(|s| self.is_recent(target, s.since))
     }
 
     /// Why the last good state stands, if it does.
@@ -162,29 +310,28 @@ impl Monitor {
         self.suspicion.as_ref()
     }
 
-    /// Whether every target has been asked at least once.
+    /// Whether something is known of every target: its own result, or what the last run knew.
     pub fn first_round_is_done(&self) -> bool {
-        self.targets.values().all(|target| target.results > 0)
+        self.targets.values().all(|target| target.results > 0 || target.is_restored)
     }
 
     /// What the view is made from, by check and edge.
-    pub fn observed(&self, world: &World) -> Vec<Vec<Option<Observed>>> {
+    pub fn observed(
+        &self,
+        world: &World,
+        trust: Trust,
+        now: UnixMillis,
+    ) -> Vec<Vec<Option<Observed>>> {
         let of = |check: &String, edge: &String| {
             let target = self.targets.get(&(check.clone(), edge.clone()))?;
-            // What was down before the event stays down.
-            let stands = target.health.state() == State::Down
-                && self.suspicion.as_ref().is_some_and(|s| self.is_recent(target, s.since));
+            let stands = trust == Trust::Believed && self.stands(target);
             Some(Observed {
-                state: if stands { State::Up } else { target.health.state() },
-                draining: false,
-                soonest_change: match target.health.is_wavering() {
-                    // Between states: nobody should keep an answer for longer than needed.
+                state: if stands { State::Up } else { target.state },
+                draining: target.is_draining(now),
+                // A suspicion can end with the next result of anybody.
+                soonest_change: match stands {
                     true => Duration::ZERO,
-                    // The next result may come at once, those after it take their interval.
-                    false => {
-                        target.interval
-                            * u32::from(target.health.results_to_change().saturating_sub(1))
-                    }
+                    false => target.soonest_change(now),
                 },
                 failure: target.failure.clone(),
             })
@@ -193,12 +340,43 @@ impl Monitor {
         world.checks.iter().map(|check| edges().map(|edge| of(check, edge)).collect()).collect()
     }
 
-    /// Every target: what is known of it, and since when it is so.
-    pub fn targets(&self) -> impl Iterator<Item = (&TargetKey, State, UnixMillis, Option<&str>)> {
-        self.targets.iter().map(|(key, target)| {
-            (key, target.health.state(), target.since, target.failure.as_deref())
+    /// What each edge of the world says of itself, as far as it is fresh.
+    pub fn reports(&self, world: &World, now: UnixMillis) -> Vec<Option<Arc<Report>>> {
+        let mut reports: BTreeMap<&str, &Arc<Report>> = BTreeMap::new();
+        for ((_, edge), target) in &self.targets {
+            if let Some(report) = target.report(now) {
+                reports.insert(edge, report);
+            }
+        }
+        world.edges.iter().map(|edge| reports.get(edge.name.as_str()).copied().cloned()).collect()
+    }
+
+    /// The least time until a hold of a check's target, or the suspicion, ends by itself.
+    pub fn next_end(&self, check: &str, now: UnixMillis) -> Option<Duration> {
+        let targets = self.targets.iter().filter(|((of, _), _)| of == check);
+        let holds = targets.filter_map(|(_, target)| target.held_until(now));
+        let ends = holds.chain(self.suspicion.as_ref().map(|suspicion| suspicion.until));
+        ends.map(|end| end.since(now)).min()
+    }
+
+    /// Every target.
+    pub fn targets(&self, now: UnixMillis) -> impl Iterator<Item = TargetStatus<'_>> {
+        self.targets.iter().map(move |(key, target)| TargetStatus {
+            key,
+            state: target.state,
+            since: target.since,
+            stands: self.stands(target),
+            held_until: target.held_until(now),
+            failure: target.failure.as_deref(),
+            report: target.report(now),
+            certificate_days: target.certificate_days,
+            is_restored: target.is_restored,
         })
     }
+}
+
+fn is_recent(target: &Target, now: UnixMillis, round: Duration) -> bool {
+    target.went_down.is_some_and(|at| now.since(at) <= round && at.0 > 0)
 }
 
 fn datacenters<'t>(targets: impl IntoIterator<Item = &'t Target>) -> usize {
@@ -206,152 +384,4 @@ fn datacenters<'t>(targets: impl IntoIterator<Item = &'t Target>) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use shared::config::CheckKind;
-    use shared::health::Thresholds;
-
-    use super::*;
-    use crate::world::Edge;
-
-    fn monitor(edges: u16) -> (Monitor, World) {
-        let mut world = World { checks: vec!["c".to_owned()], ..World::default() };
-        for n in 0..edges {
-            let name = format!("e{n}");
-            world.edges.push(Edge { name, datacenter: n, addresses: Vec::new(), weight: 1 });
-        }
-        let check = Check {
-            name: "c".to_owned(),
-            kind: CheckKind::Tcp,
-            host: None,
-            path: String::new(),
-            status: Vec::new(),
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            thresholds: Thresholds { down_after: 3, up_after: 2 },
-            targets: (0..edges).map(|n| (n, "127.0.0.1:1".parse().unwrap())).collect(),
-        };
-        let mut monitor = Monitor::default();
-        monitor.configure(&world, &[check], UnixMillis(1));
-        (monitor, world)
-    }
-
-    /// One round of results at `secs`: `+` good, `-` bad.
-    fn round(monitor: &mut Monitor, results: &str, secs: u64) {
-        for (n, result) in results.chars().enumerate() {
-            let key = ("c".to_owned(), format!("e{n}"));
-            let result = if result == '+' { Ok(()) } else { Err("refused".into()) };
-            monitor.record(&key, result, UnixMillis::from_secs(secs));
-        }
-    }
-
-    fn believed(monitor: &Monitor, world: &World) -> String {
-        let states = monitor.observed(world);
-        states[0]
-            .iter()
-            .map(|s| if s.as_ref().unwrap().state.is_usable() { '+' } else { '-' })
-            .collect()
-    }
-
-    #[test]
-    fn a_third_that_dies_is_believed() {
-        let (mut monitor, world) = monitor(6);
-        round(&mut monitor, "++++++", 0);
-        assert!(monitor.first_round_is_done());
-        for secs in [2, 4, 6] {
-            round(&mut monitor, "++--++", secs);
-        }
-        assert_eq!(believed(&monitor, &world), "++--++");
-        assert_eq!(monitor.suspicion(), None);
-    }
-
-    #[test]
-    fn when_most_turn_bad_at_once_the_last_good_state_stands_until_it_clears() {
-        let (mut monitor, world) = monitor(6);
-        round(&mut monitor, "++++++", 0);
-        for secs in [2, 4, 6] {
-            round(&mut monitor, "------", secs);
-        }
-        assert_eq!(believed(&monitor, &world), "++++++");
-        assert_eq!(monitor.suspicion().map(|s| s.of), Some(6));
-        for secs in [8, 10] {
-            round(&mut monitor, "++++--", secs);
-        }
-        assert_eq!(monitor.suspicion(), None);
-        assert_eq!(believed(&monitor, &world), "++++--");
-    }
-
-    #[test]
-    fn a_datacenter_with_most_of_the_edges_can_die() {
-        let (mut monitor, world) = monitor(4);
-        for (n, target) in monitor.targets.values_mut().enumerate() {
-            target.datacenter = u16::from(n == 3);
-        }
-        round(&mut monitor, "++++", 0);
-        for secs in [2, 4, 6] {
-            round(&mut monitor, "---+", secs);
-        }
-        assert_eq!((monitor.suspicion(), believed(&monitor, &world)), (None, "---+".to_owned()));
-    }
-
-    #[test]
-    fn a_suspicion_does_not_bring_back_who_died_before() {
-        let (mut monitor, world) = monitor(3);
-        round(&mut monitor, "+++", 0);
-        for secs in [2, 4, 6] {
-            round(&mut monitor, "-++", secs);
-        }
-        for secs in [100, 102, 104] {
-            round(&mut monitor, "---", secs);
-        }
-        assert!(monitor.suspicion().is_some());
-        assert_eq!(believed(&monitor, &world), "-++");
-    }
-
-    #[test]
-    fn a_suspicion_does_not_stand_for_ever() {
-        let (mut monitor, world) = monitor(4);
-        round(&mut monitor, "++++", 0);
-        for secs in [2, 4, 6] {
-            round(&mut monitor, "---+", secs);
-        }
-        assert_eq!(believed(&monitor, &world), "++++");
-        assert!(monitor.tick(UnixMillis::from_secs(70)));
-        assert_eq!(believed(&monitor, &world), "---+");
-        round(&mut monitor, "---+", 71);
-        assert_eq!(monitor.suspicion(), None);
-    }
-
-    #[test]
-    fn what_was_never_up_raises_no_suspicion() {
-        let (mut monitor, world) = monitor(3);
-        round(&mut monitor, "---", 0);
-        assert_eq!(monitor.suspicion(), None);
-        assert_eq!(believed(&monitor, &world), "---");
-    }
-
-    #[test]
-    fn the_soonest_change_is_told() {
-        let (mut monitor, world) = monitor(2);
-        let soonest = |monitor: &Monitor| {
-            monitor.observed(&world)[0].iter().flatten().map(|seen| seen.soonest_change).min()
-        };
-        assert_eq!(soonest(&monitor), Some(Duration::ZERO), "the first result counts at once");
-        round(&mut monitor, "++", 0);
-        assert_eq!(soonest(&monitor), Some(Duration::from_secs(4)), "two more after the next");
-        round(&mut monitor, "+-", 2);
-        assert_eq!(soonest(&monitor), Some(Duration::ZERO), "between states");
-    }
-
-    #[test]
-    fn failures_far_apart_are_no_event() {
-        let (mut monitor, world) = monitor(3);
-        round(&mut monitor, "+++", 0);
-        for secs in [2, 4, 6] {
-            round(&mut monitor, "-++", secs);
-        }
-        for secs in [100, 102, 104] {
-            round(&mut monitor, "--+", secs);
-        }
-        assert_eq!((monitor.suspicion(), believed(&monitor, &world)), (None, "--+".to_owned()));
-    }
-}
+mod tests;

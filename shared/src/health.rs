@@ -14,7 +14,7 @@ pub struct Thresholds {
 }
 
 /// What is believed of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Never probed.
@@ -72,6 +72,12 @@ impl Health {
         self.thresholds = thresholds;
     }
 
+    /// Goes on with what somebody else has found: from here on it changes as if it had been found here.
+    pub const fn believe(&mut self, state: State) {
+        self.state = state;
+        self.against = 0;
+    }
+
     /// Takes one result. Returns the new state if it changed.
     pub fn record(&mut self, good: bool) -> Option<State> {
         let (seen, needed) = match good {
@@ -123,6 +129,14 @@ mod tests {
     fn a_single_success_does_not_return_it() {
         assert_eq!(after("-+-+-"), State::Down);
         assert_eq!(after("-++"), State::Up);
+    }
+
+    #[test]
+    fn what_is_believed_changes_by_the_thresholds() {
+        let mut health = Health::new(Thresholds { down_after: 2, up_after: 1 });
+        health.believe(State::Up);
+        assert_eq!(health.record(false), None);
+        assert_eq!(health.record(false), Some(State::Down));
     }
 
     #[test]

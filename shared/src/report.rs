@@ -32,6 +32,23 @@ pub struct Report {
     pub origins: Vec<OriginState>,
 }
 
+impl Report {
+    /// The same with numbers that can be reckoned with: shares at 0 or more, warmth at 1 at most, no infinity. Whoever
+    /// reads a report calls this first; a report comes from another machine.
+    #[must_use]
+    pub fn sane(mut self) -> Self {
+        let least =
+            |value: f64, most: f64| if value.is_finite() { value.clamp(0.0, most) } else { 0.0 };
+        // A load of a thousand says no more than one of a hundred.
+        self.load = least(self.load, 100.0);
+        self.egress_bps = least(self.egress_bps, 1e15);
+        self.warmth = least(self.warmth, 1.0);
+        self.hit_ratio = self.hit_ratio.map(|ratio| least(ratio, 1.0));
+        self.protocols.truncate(8);
+        self
+    }
+}
+
 /// Whether a node takes new clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,4 +68,36 @@ pub struct OriginState {
     pub name: String,
     /// Whether one of its servers is up.
     pub up: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strange_numbers_become_sane() {
+        let report = Report {
+            load: -3.0,
+            egress_bps: f64::INFINITY,
+            warmth: 7.0,
+            hit_ratio: Some(f64::NAN),
+            ..Report::default()
+        };
+        let sane = report.sane();
+        assert_eq!(
+            (sane.load, sane.egress_bps, sane.warmth, sane.hit_ratio),
+            (0.0, 0.0, 1.0, Some(0.0))
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_is_passed_over_and_what_is_missing_has_its_default() {
+        let report: Report =
+            serde_json::from_str(r#"{"node":"a","state":"draining","later":[1]}"#).unwrap();
+        assert_eq!(
+            (report.node.as_str(), report.state, report.applied),
+            ("a", State::Draining, None)
+        );
+        assert!(serde_json::from_str::<Report>(r#"{"state":"gone"}"#).is_err());
+    }
 }

@@ -111,6 +111,7 @@ async fn watch(upstream: Arc<Upstream>, at: usize, check: Check) {
         path: check.path.clone(),
         status: vec![check.status],
         tls,
+        token: None,
     };
     let mut health = Health::new(check.thresholds);
     let mut known = false;

@@ -1,8 +1,12 @@
 //! `drain`, `undrain`, `down`, `up`, `auto`, `reload`: the operator's word to running nodes.
 
-use shared::io::admin::percent_encode;
+mod drained;
 
+use std::time::Duration;
+
+use shared::io::admin::percent_encode;
 use shared::io::command::REFUSED;
+use shared::time::{format_duration, parse_duration};
 
 use super::{DONE, Global, Output, call, fail, nodes, print, print_json};
 
@@ -18,10 +22,56 @@ pub(super) struct Args {
     force: bool,
 }
 
+/// What holds for a time.
+#[derive(Debug, clap::Args)]
+pub(super) struct TimedArgs {
+    #[command(flatten)]
+    args: Args,
+    /// For so long, such as 30m or 2h; then health decides again [default: until undrain or auto]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    length: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    timed: TimedArgs,
+    /// Return when the clients are gone: when its edges report no more connections than --below. Needs a check of kind
+    /// "report"
+    #[arg(long)]
+    wait: bool,
+    /// With --wait: so many connections may be left
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    below: u64,
+    /// With --wait: give up after this (exit code 1; the drain stays)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10m")]
+    timeout: Duration,
+}
+
 pub(super) fn run(global: &Global, args: &Args, verb: &str) -> u8 {
+    order(global, args, verb, None)
+}
+
+pub(super) fn run_timed(global: &Global, args: &TimedArgs, verb: &str) -> u8 {
+    order(global, &args.args, verb, args.length)
+}
+
+pub(super) fn drain(global: &Global, args: &DrainArgs) -> u8 {
+    let code = run_timed(global, &args.timed, "drain");
+    match args.wait && code == DONE {
+        true => drained::wait(global, &args.timed.args, args.below, args.timeout),
+        false => code,
+    }
+}
+
+fn order(global: &Global, args: &Args, verb: &str, length: Option<Duration>) -> u8 {
     let kind = if args.edge { "edges" } else { "datacenters" };
-    let force = if args.force { "?force" } else { "" };
-    let target = format!("/v1/{kind}/{}/{verb}{force}", percent_encode(&args.name));
+    let force = args.force.then(|| "force".to_owned());
+    let length = length.map(|length| format!("for={}", format_duration(length)));
+    let parameters: Vec<_> = force.into_iter().chain(length).collect();
+    let query = if parameters.is_empty() { "" } else { "?" };
+    let query = format!("{query}{}", parameters.join("&"));
+    let target = format!("/v1/{kind}/{}/{verb}{query}", percent_encode(&args.name));
     each_node(global, &target, &format!("{verb} {}", args.name))
 }
 
@@ -55,7 +105,8 @@ fn each_node(global: &Global, target: &str, what: &str) -> u8 {
             for warning in answer["warnings"].as_array().into_iter().flatten() {
                 fail(&format!("{name}: {}", warning.as_str().unwrap_or_default()), DONE);
             }
-            print(&format!("{name}: {what}: done\n"));
+            let until = answer["until"].as_str().map(|until| format!(", until {until}"));
+            print(&format!("{name}: {what}: done{}\n", until.unwrap_or_default()));
         }
         done.push(serde_json::json!({ "node": name, "done": true, "answer": answer }));
     }

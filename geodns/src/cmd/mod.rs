@@ -41,13 +41,13 @@ enum Command {
     /// Show nodes, zones, datacenters, edges and their checks
     Status,
     /// Send no new clients to a datacenter, or to an edge with --edge
-    Drain(control::Args),
+    Drain(control::DrainArgs),
     /// Let health decide again
     Undrain(control::Args),
     /// Count a datacenter or an edge as down, whatever the checks say
-    Down(control::Args),
+    Down(control::TimedArgs),
     /// Count a datacenter or an edge as up, whatever the checks say
-    Up(control::Args),
+    Up(control::TimedArgs),
     /// Let health decide again (the same as undrain)
     Auto(control::Args),
     /// Ask a DNS server
@@ -74,10 +74,10 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => explain::run(global, args),
         Command::Whatif(args) => whatif::run(global, args),
         Command::Status => status::run(global),
-        Command::Drain(args) => control::run(global, args, "drain"),
+        Command::Drain(args) => control::drain(global, args),
         Command::Undrain(args) => control::run(global, args, "undrain"),
-        Command::Down(args) => control::run(global, args, "down"),
-        Command::Up(args) => control::run(global, args, "up"),
+        Command::Down(args) => control::run_timed(global, args, "down"),
+        Command::Up(args) => control::run_timed(global, args, "up"),
         Command::Auto(args) => control::run(global, args, "auto"),
         Command::Query(args) => query::run(global, args),
         Command::Reload => control::reload(global),

@@ -1,104 +1,23 @@
 //! The admin API of a nameserver, and what its commands read of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
-use shared::health::State as HealthState;
 use shared::io::admin::{Answer, AnswerFuture, Call, Handler};
 use shared::prefix::Prefix;
+use shared::time::parse_duration;
 
-use super::node::{Node, OverrideError, Subject, datacenter_is_up};
+use super::node::{Node, OverrideError, Subject};
 use super::serve::Reloader;
+pub use super::status::Status;
+use super::status::status;
 use super::whatif::Rehearsals;
 use crate::explain::{Request, explain};
 use crate::health::Mode;
 use crate::name::Name;
 use crate::rtype;
-
-/// `GET /v1/status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// The node's name.
-    pub node: String,
-    /// Version of the program.
-    pub version: String,
-    /// Whether it answers.
-    pub ready: bool,
-    /// Seconds since it started.
-    pub uptime: u64,
-    /// Counts the configurations taken.
-    pub generation: u64,
-    /// When the last one was taken.
-    pub loaded_at: String,
-    /// Why a later one was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_reload_error: Option<String>,
-    /// Zones and their serials.
-    pub zones: BTreeMap<String, u32>,
-    /// Datacenters in the order of their names.
-    pub datacenters: Vec<DatacenterStatus>,
-    /// Maps by policy.
-    pub policies: Vec<PolicyStatus>,
-    /// Why the last good state stands although most checks fail.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub monitor_suspected: Option<String>,
-}
-
-/// A datacenter.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DatacenterStatus {
-    /// Its name.
-    pub name: String,
-    /// Whether some policy answers with it.
-    pub up: bool,
-    /// What the operator set.
-    pub mode: Mode,
-    /// Its edges.
-    pub edges: Vec<EdgeStatus>,
-}
-
-/// An edge.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EdgeStatus {
-    /// Its name.
-    pub name: String,
-    /// What DNS answers with.
-    pub addresses: Vec<std::net::IpAddr>,
-    /// What the operator set.
-    pub mode: Mode,
-    /// What each check says.
-    pub checks: Vec<CheckStatus>,
-}
-
-/// What a check says of an edge.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CheckStatus {
-    /// The check.
-    pub check: String,
-    /// `up`, `down` or `unknown`.
-    pub state: String,
-    /// Since when.
-    pub since: String,
-    /// Why the last try failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
-}
-
-/// A policy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PolicyStatus {
-    /// Its name.
-    pub name: String,
-    /// Ranges of client addresses in its map.
-    pub ranges: usize,
-    /// Different orders of datacenters.
-    pub lists: usize,
-    /// Bytes of its map.
-    pub memory: usize,
-}
 
 /// Every path and its parameters.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -145,30 +64,74 @@ async fn answer(call: &Call, node: &Arc<Node>, ready: &AtomicBool, reloader: &Re
                 Answer::problem(StatusCode::UNPROCESSABLE_ENTITY, &detail)
             }
         },
-        ["v1", "datacenters", name, verb] if !get => {
-            set_override(call, node, Subject::Datacenter(name), verb)
+        ["v1", "datacenters" | "edges", _, verb] if get && mode(verb).is_some() => wrong_method(),
+        ["v1", "datacenters" | "edges", name, verb] => {
+            let is_edge = call.segments.get(1).is_some_and(|kind| kind == "edges");
+            match (mode(verb), length(call, verb)) {
+                (None, _) => Answer::not_found(),
+                (_, Err(why)) => Answer::problem(StatusCode::BAD_REQUEST, &why),
+                (Some(mode), Ok(length)) => {
+                    let (node, name) = (Arc::clone(node), (*name).to_owned());
+                    let force = call.switch("force");
+                    // It waits for the disk.
+                    let set = tokio::task::spawn_blocking(move || {
+                        let subject = match is_edge {
+                            true => Subject::Edge(&name),
+                            false => Subject::Datacenter(&name),
+                        };
+                        set_override(&node, subject, mode, length, force)
+                    });
+                    set.await.unwrap_or_else(|error| {
+                        Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+                    })
+                }
+            }
         }
-        ["v1", "edges", name, verb] if !get => set_override(call, node, Subject::Edge(name), verb),
-        ["livez" | "readyz" | "metrics"] | ["v1", "status" | "explain" | "whatif" | "reload"] => {
-            Answer::problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this path takes the other of GET and POST",
-            )
-        }
+        ["livez" | "readyz" | "metrics"]
+        | ["v1", "openapi.json" | "status" | "explain" | "whatif" | "reload"] => wrong_method(),
         _ => Answer::not_found(),
     }
 }
 
-fn set_override(call: &Call, node: &Node, subject: Subject<'_>, verb: &str) -> Answer {
-    let mode = match verb {
-        "drain" => Mode::Drain,
-        "down" => Mode::Down,
-        "up" => Mode::Up,
-        "auto" | "undrain" => Mode::Auto,
-        _ => return Answer::not_found(),
-    };
-    match node.set_override(subject, mode, call.switch("force")) {
-        Ok(()) => Answer::json(&serde_json::json!({ "mode": mode })),
+fn wrong_method() -> Answer {
+    let why = "this path takes the other of GET and POST";
+    Answer::problem(StatusCode::METHOD_NOT_ALLOWED, why)
+}
+
+fn mode(verb: &str) -> Option<Mode> {
+    match verb {
+        "drain" => Some(Mode::Drain),
+        "down" => Some(Mode::Down),
+        "up" => Some(Mode::Up),
+        "auto" | "undrain" => Some(Mode::Auto),
+        _ => None,
+    }
+}
+
+/// For how long an override is to hold; none: until the operator says otherwise.
+fn length(call: &Call, verb: &str) -> Result<Option<Duration>, String> {
+    let Some(text) = call.parameter("for") else { return Ok(None) };
+    if mode(verb) == Some(Mode::Auto) {
+        return Err(format!("`{verb}` takes no time: health decides from now on"));
+    }
+    match parse_duration(text)? {
+        Duration::ZERO => Err("an override for no time at all changes nothing".to_owned()),
+        length => Ok(Some(length)),
+    }
+}
+
+fn set_override(
+    node: &Node,
+    subject: Subject<'_>,
+    mode: Mode,
+    length: Option<Duration>,
+    force: bool,
+) -> Answer {
+    match node.set_override(subject, mode, length, force) {
+        Ok(given) => {
+            let until = given.and_then(|given| given.until).map(|until| until.to_string());
+            Answer::json(&serde_json::json!({ "mode": mode, "until": until }))
+        }
         Err(OverrideError::Unknown(why)) => Answer::problem(StatusCode::NOT_FOUND, &why),
         Err(OverrideError::LastHealthy(why)) => Answer::problem(StatusCode::CONFLICT, &why),
         Err(OverrideError::NotKept(why)) => {
@@ -204,73 +167,12 @@ fn explain_request(call: &Call) -> Result<Request, String> {
     })
 }
 
-fn status(node: &Node, ready: bool) -> Status {
-    let state = node.state();
-    let served = node.served.load_full();
-    let tables = &served.snapshot.tables;
-    let world = &tables.world;
-    let mode =
-        |modes: &BTreeMap<String, Mode>, name: &str| modes.get(name).copied().unwrap_or_default();
-    let checks_of = |edge: &str| {
-        let targets = state.monitor.targets().filter(|((_, name), ..)| name == edge);
-        targets
-            .map(|((check, _), health, since, failure)| CheckStatus {
-                check: check.clone(),
-                state: match health {
-                    HealthState::Unknown => "unknown",
-                    HealthState::Up => "up",
-                    HealthState::Down => "down",
-                }
-                .to_owned(),
-                since: since.to_string(),
-                failure: failure.map(str::to_owned),
-            })
-            .collect()
-    };
-    let datacenters = (0..).zip(&world.datacenters).map(|(id, datacenter)| DatacenterStatus {
-        name: datacenter.name.clone(),
-        up: datacenter_is_up(world, &served.snapshot.health, id),
-        mode: mode(&state.overrides.datacenters, &datacenter.name),
-        edges: world
-            .edges_of(id)
-            .map(|(_, edge)| EdgeStatus {
-                name: edge.name.clone(),
-                addresses: edge.addresses.clone(),
-                mode: mode(&state.overrides.edges, &edge.name),
-                checks: checks_of(&edge.name),
-            })
-            .collect(),
-    });
-    let policies = (0..).zip(&world.policies).filter_map(|(id, policy)| {
-        let (_, map) = tables.policy(id)?;
-        let (ranges, lists) = map.size();
-        Some(PolicyStatus { name: policy.name.clone(), ranges, lists, memory: map.memory() })
-    });
-    Status {
-        node: node.name.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ready,
-        uptime: node.now().since(node.started_at).as_secs(),
-        generation: state.generation,
-        loaded_at: state.loaded_at.to_string(),
-        last_reload_error: state.last_reload_error.clone(),
-        zones: tables.zones.iter().map(|zone| (zone.apex.to_string(), zone.serial)).collect(),
-        datacenters: datacenters.collect(),
-        policies: policies.collect(),
-        monitor_suspected: state.monitor.suspicion().map(|suspicion| {
-            format!(
-                "{} of {} targets turned bad at once at {}: the last good state stands until {}",
-                suspicion.bad, suspicion.of, suspicion.since, suspicion.until
-            )
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::io::node::datacenter_is_up;
     use crate::io::node::tests::{CONFIG, ZONE, start, write};
 
     async fn call(
@@ -320,6 +222,14 @@ mod tests {
             (Method::POST, "/v1/datacenters/icn/explode", 404),
             (Method::POST, "/v1/edges/icn-1/down", 200),
             (Method::POST, "/v1/edges/icn-1/auto", 200),
+            (Method::POST, "/v1/edges/icn-1/up?for=2h", 200),
+            (Method::POST, "/v1/edges/icn-1/up?for=soon", 400),
+            (Method::POST, "/v1/edges/icn-1/up?for=0s", 400),
+            (Method::POST, "/v1/edges/icn-1/auto?for=2h", 400),
+            (Method::GET, "/v1/edges/icn-1/auto", 405),
+            (Method::GET, "/v1/datacenters/icn/drain", 405),
+            (Method::GET, "/v1/datacenters/icn/explode", 404),
+            (Method::POST, "/v1/openapi.json", 405),
             (Method::POST, "/v1/edges/nope/down", 404),
             (Method::POST, "/v1/reload", 200),
             (Method::GET, "/v1/reload", 405),

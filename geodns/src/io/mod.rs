@@ -14,6 +14,8 @@ mod query_log;
 mod quic;
 mod reply;
 pub mod serve;
+mod state_file;
+pub mod status;
 mod tcp;
 mod tls;
 mod udp;

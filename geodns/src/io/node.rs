@@ -3,32 +3,38 @@
 //! Serving threads read [`Served`] through an atomic pointer. Probes, the operator and reloads change [`Node::state`]
 //! under its lock, make a new view, and swap the pointer; no serving thread ever takes that lock.
 
+mod export;
+mod orders;
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
-use shared::config::{Problem, listing};
+use shared::config::{Problem, Spec, listing};
 use shared::health::State as HealthState;
 use shared::io::clock;
-use shared::io::files;
 use shared::io::log::JsonLog;
 use shared::metrics::Registry;
 use shared::time::UnixMillis;
 
+pub(super) use self::orders::{OverrideError, Subject};
 use super::identity;
 use super::load::Loading;
+use super::probe::TICK;
 use super::query_log::QueryLog;
+use super::state_file::{Save, StateFile};
 use crate::answer::{Context, Server};
 use crate::config::Check;
 use crate::health::{Facts, Mode, View};
+use crate::intake::{Event, Intakes, Settings, What};
 use crate::metrics::{self, Stats};
-use crate::monitor::{Monitor, TargetKey};
+use crate::monitor::{Change, Monitor, Probed, TargetKey, Trust};
 use crate::snapshot::Snapshot;
-use crate::world::{Family, World};
+use crate::state::{Override, Overrides, Saved};
+use crate::world::{DatacenterId, Family, World};
 
 /// What serving threads read.
 pub(super) struct Served {
@@ -46,14 +52,6 @@ impl Served {
     }
 }
 
-/// The operator's word on a datacenter or an edge, by name, so that it outlives reloads and restarts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Overrides {
-    pub(super) datacenters: BTreeMap<String, Mode>,
-    pub(super) edges: BTreeMap<String, Mode>,
-}
-
 /// All that changes while a node runs.
 pub(super) struct State {
     pub(super) monitor: Monitor,
@@ -63,8 +61,32 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) loaded_at: UnixMillis,
     pub(super) last_reload_error: Option<String>,
+    pub(super) intakes: Intakes,
+    pub(super) settings: Settings,
+    /// What was known at the start from the last run.
+    pub(super) restored: Option<Restored>,
     stats: Vec<Arc<Stats>>,
+    saving: Saving,
 }
+
+/// What the state file of the last run was worth.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Restored {
+    pub(super) generation: u64,
+    pub(super) age: Duration,
+    pub(super) targets: usize,
+}
+
+/// What is not in the state file yet.
+#[derive(Debug, Default)]
+struct Saving {
+    generation: u64,
+    has_changed: bool,
+    last: Option<UnixMillis>,
+}
+
+/// The state file is written this long after the last time, when something has changed.
+const SAVE_CHANGES: Duration = Duration::from_secs(3);
 
 impl State {
     /// Takes what was counted over into `registry`. Threads may still add to the counts they hold; those that nobody
@@ -87,24 +109,11 @@ pub(super) struct Node {
     pub(super) served: Arc<ArcSwap<Served>>,
     pub(super) started_at: UnixMillis,
     started: Instant,
-    state_file: Option<PathBuf>,
+    state_file: Option<Arc<StateFile>>,
+    /// Held by whoever changes overrides and writes them: one at a time, and without the state's lock while the disk
+    /// works.
+    ordering: Mutex<()>,
     state: Mutex<State>,
-}
-
-/// Who an override is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Subject<'a> {
-    Datacenter(&'a str),
-    Edge(&'a str),
-}
-
-/// Why an override was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum OverrideError {
-    Unknown(String),
-    /// It would take the last one that is up.
-    LastHealthy(String),
-    NotKept(String),
 }
 
 impl Node {
@@ -117,17 +126,28 @@ impl Node {
     ) -> Result<Arc<Self>, String> {
         let spec = &loading.config.spec;
         let state_file = spec.nameserver.get(name).and_then(|node| node.state.clone());
-        let overrides = match &state_file {
-            Some(path) => read_overrides(path)?,
-            None => Overrides::default(),
+        let (state_file, saved) = match state_file {
+            Some(path) => {
+                let (file, saved) = StateFile::open(path)?;
+                (Some(Arc::new(file)), saved)
+            }
+            None => (None, None),
         };
         let log = QueryLog::new(log, spec.log.sample);
         let server =
             identity::server(&loading.config, name, None).map_err(|problems| listing(&problems))?;
         let (now, started) = (clock::now(), clock::instant());
+        let world = &loading.tables.world;
         let checks: Arc<[Check]> = loading.checks.into();
         let mut monitor = Monitor::default();
-        monitor.configure(&loading.tables.world, &checks, now);
+        monitor.configure(world, &checks, own_datacenter(spec, name, world), now);
+        let settings = Settings::new(spec, world, monitor.patience());
+        let mut intakes = Intakes::default();
+        let (overrides, restored) = restore(saved, &mut monitor, &mut intakes, now);
+        let saving = Saving {
+            generation: restored.map_or(0, |restored| restored.generation),
+            ..Saving::default()
+        };
         let stats = Arc::new(Stats::new(&loading.tables.world));
         let snapshot = Snapshot::presumed_up(loading.tables);
         let name: Arc<str> = name.into();
@@ -146,6 +166,7 @@ impl Node {
             started_at: now,
             started,
             state_file,
+            ordering: Mutex::new(()),
             state: Mutex::new(State {
                 monitor,
                 overrides,
@@ -153,10 +174,14 @@ impl Node {
                 generation: 1,
                 loaded_at: now,
                 last_reload_error: None,
+                intakes,
+                settings,
+                restored,
                 stats: vec![stats],
+                saving,
             }),
         });
-        node.publish(&node.state());
+        node.publish(&mut node.state());
         node.registry.gauge(&metrics::RELOAD_OK, &[]).set(1.0);
         Stats::declare(&node.registry);
         let weak = Arc::downgrade(&node);
@@ -191,7 +216,9 @@ impl Node {
         let before = self.served.load_full();
         state.checks = loading.checks.into();
         let checks = Arc::clone(&state.checks);
-        state.monitor.configure(&loading.tables.world, &checks, self.now());
+        let (spec, world, now) = (&loading.config.spec, &loading.tables.world, self.now());
+        state.monitor.configure(world, &checks, own_datacenter(spec, &self.name, world), now);
+        state.settings = Settings::new(spec, world, state.monitor.patience());
         let stats = Arc::new(Stats::new(&loading.tables.world));
         state.stats.push(Arc::clone(&stats));
         state.collect_counts(&self.registry);
@@ -199,7 +226,7 @@ impl Node {
         state.loaded_at = clock::now();
         state.last_reload_error = None;
         before.log.reopen();
-        let facts = facts(&loading.tables.world, &state);
+        let facts = facts(&loading.tables.world, &state, &state.overrides, Trust::Believed, now);
         self.served.store(Arc::new(Served {
             snapshot: before.snapshot.with_tables(loading.tables, facts),
             server: Arc::new(server),
@@ -207,6 +234,7 @@ impl Node {
             log: before.log.clone(),
             node: Arc::clone(&self.name),
         }));
+        self.publish(&mut state);
         self.registry.gauge(&metrics::RELOAD_OK, &[]).set(1.0);
         Ok(())
     }
@@ -218,34 +246,51 @@ impl Node {
     }
 
     /// Takes the result of a probe.
-    pub(super) fn record(&self, key: &TargetKey, result: Result<(), String>) {
+    pub(super) fn record(&self, key: &TargetKey, probed: Probed) {
         let mut state = self.state();
         let suspected = state.monitor.suspicion().is_some();
-        let failure = result.as_ref().err().cloned();
-        let change = state.monitor.record(key, result.map_err(Into::into), self.now());
-        let (check, edge) = (&key.0, &key.1);
-        match change.state {
-            Some(HealthState::Down) => {
-                let failure = failure.unwrap_or_default();
-                tracing::warn!(%check, %edge, %failure, "an edge is down");
-            }
-            Some(_) => tracing::info!(%check, %edge, "an edge is up"),
-            None => {}
-        }
-        self.tell_suspicion(&state, suspected);
+        let failure = probed.failure.clone();
+        let change = state.monitor.record(key, probed, self.now());
+        self.took(&mut state, &change, failure.as_deref(), suspected);
         if change.is_visible {
-            self.publish(&state);
+            self.publish(&mut state);
         }
     }
 
-    /// Lets time pass.
+    /// Lets time pass: holds, suspicions and overrides end, ramps and shedding go on, TTLs shrink before what is to
+    /// come.
     pub(super) fn tick(&self) {
         let mut state = self.state();
+        let now = self.now();
         let suspected = state.monitor.suspicion().is_some();
-        if state.monitor.tick(self.now()) {
-            self.tell_suspicion(&state, suspected);
-            self.publish(&state);
+        let change = state.monitor.tick(now);
+        self.took(&mut state, &change, None, suspected);
+        let expired = state.overrides.expire(now);
+        for name in &expired {
+            tracing::info!(%name, "the time of an override is over: health decides again");
         }
+        state.saving.has_changed |= !expired.is_empty();
+        let served = self.served.load_full();
+        let (world, view) = (&served.snapshot.tables.world, &served.snapshot.health);
+        self.advance(world, &mut state, view, now);
+        if change.is_visible || !expired.is_empty() || is_outdated(world, &state, view, now) {
+            self.publish(&mut state);
+        }
+    }
+
+    /// Tells what a result or the passing of time has changed.
+    fn took(&self, state: &mut State, change: &Change, failure: Option<&str>, suspected: bool) {
+        for ((check, edge), now) in &change.states {
+            match now {
+                HealthState::Down => {
+                    let failure = failure.unwrap_or_default();
+                    tracing::warn!(%check, %edge, %failure, "an edge is down");
+                }
+                _ => tracing::info!(%check, %edge, "an edge is up"),
+            }
+        }
+        state.saving.has_changed |= !change.states.is_empty();
+        self.tell_suspicion(state, suspected);
     }
 
     fn tell_suspicion(&self, state: &State, before: bool) {
@@ -260,13 +305,36 @@ impl Node {
         }
     }
 
+    /// Lets ramps and shedding go on with what `view` shows.
+    fn advance(&self, world: &World, state: &mut State, view: &View, now: UnixMillis) {
+        let since_start = now.since(self.started_at);
+        let State { intakes, settings, .. } = state;
+        let events = intakes.advance(world, settings, view, since_start, now);
+        state.saving.has_changed |= !events.is_empty();
+        events.iter().for_each(tell_event);
+    }
+
     /// Makes the view that follows from `state`.
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &mut State) {
         let served = self.served.load_full();
-        let snapshot = &served.snapshot;
-        let facts = facts(&snapshot.tables.world, state);
+        let (tables, before) = (&served.snapshot.tables, &served.snapshot.health);
+        let now = self.now();
+        let world = &tables.world;
+        let mut view = View::new(
+            world,
+            facts(world, state, &state.overrides, Trust::Believed, now),
+            Some(before),
+        );
+        self.advance(world, state, &view, now);
+        if is_outdated(world, state, &view, now) {
+            view = View::new(
+                world,
+                facts(world, state, &state.overrides, Trust::Believed, now),
+                Some(before),
+            );
+        }
         self.served.store(Arc::new(Served {
-            snapshot: snapshot.with_health(facts),
+            snapshot: Snapshot { tables: Arc::clone(tables), health: Arc::new(view) },
             server: Arc::clone(&served.server),
             stats: Arc::clone(&served.stats),
             log: served.log.clone(),
@@ -274,76 +342,119 @@ impl Node {
         }));
     }
 
-    /// Takes the operator's word. `force`: even when it takes the last datacenter that is up.
-    pub(super) fn set_override(
-        &self,
-        subject: Subject<'_>,
-        mode: Mode,
-        force: bool,
-    ) -> Result<(), OverrideError> {
+    /// What should be written to the state file now, if anything: after changes, and often enough that what lies there
+    /// is young enough to be believed.
+    pub(super) fn save_if_due(&self) -> Option<Save> {
+        let file = self.state_file.as_ref()?;
+        // Whoever changes overrides writes everything.
+        let _turn = self.ordering.try_lock().ok()?;
         let mut state = self.state();
-        let served = self.served.load_full();
-        let world = &served.snapshot.tables.world;
-        let mut overrides = state.overrides.clone();
-        let (names, name) = match subject {
-            Subject::Datacenter(name) if world.datacenter_id(name).is_none() => {
-                return Err(OverrideError::Unknown(format!("there is no datacenter `{name}`")));
-            }
-            Subject::Edge(name) if world.edge_id(name).is_none() => {
-                return Err(OverrideError::Unknown(format!("no edge `{name}` is answered by DNS")));
-            }
-            Subject::Datacenter(name) => (&mut overrides.datacenters, name),
-            Subject::Edge(name) => (&mut overrides.edges, name),
-        };
-        match mode {
-            Mode::Auto => names.remove(name),
-            mode => names.insert(name.to_owned(), mode),
-        };
-        let before = std::mem::replace(&mut state.overrides, overrides);
-        let after = View::new(world, facts(world, &state), Some(&served.snapshot.health));
-        let harm = newly_down(world, &served.snapshot.health, &after);
-        let takes = matches!(mode, Mode::Down | Mode::Drain);
-        if let (true, false, Some((policy, family))) = (takes, force, harm) {
-            state.overrides = before;
-            let records = if family == Family::V4 { "IPv4" } else { "IPv6" };
-            return Err(OverrideError::LastHealthy(format!(
-                "`{name}` is the last one up that steering policy `{policy}` has {records} addresses of: bring another up first, or force it"
-            )));
-        }
-        if let Some(path) = &self.state_file
-            && let Err(why) = write_overrides(path, &state.overrides)
-        {
-            state.overrides = before;
-            return Err(OverrideError::NotKept(why));
-        }
-        tracing::info!(%name, ?mode, force, "the operator set the state");
-        self.publish(&state);
-        Ok(())
+        let now = self.now();
+        let age = state.saving.last.map_or(Duration::MAX, |last| now.since(last));
+        let old = state.monitor.patience() / 3;
+        let is_due = age >= old || (state.saving.has_changed && age >= SAVE_CHANGES);
+        is_due.then(|| Save::new(file, &state.saved(now)))
     }
 
-    fn export(&self, registry: &Registry) {
-        let mut state = self.state();
-        state.collect_counts(registry);
-        let served = self.served.load_full();
-        let world = &served.snapshot.tables.world;
-        for (id, datacenter) in (0..).zip(&world.datacenters) {
-            let is_up = datacenter_is_up(world, &served.snapshot.health, id);
-            let gauge = registry.gauge(&metrics::DATACENTER_UP, &[&datacenter.name]);
-            gauge.set(f64::from(u8::from(is_up)));
+    /// Writes the state file, at the end of the program.
+    pub(super) fn save(&self) {
+        let Some(file) = &self.state_file else { return };
+        let _turn = self.ordering.lock().unwrap_or_else(PoisonError::into_inner);
+        let save = Save::new(file, &self.state().saved(self.now()));
+        if let Err(why) = save.write() {
+            tracing::warn!("{why}");
         }
-        registry.retain(&metrics::DATACENTER_UP, |labels| {
-            labels.first().is_some_and(|name| world.datacenter_id(name).is_some())
-        });
-        for ((check, edge), health, ..) in state.monitor.targets() {
-            let gauge = registry.gauge(&metrics::EDGE_UP, &[edge, check]);
-            gauge.set(f64::from(u8::from(health.is_usable())));
-        }
-        registry.retain(&metrics::EDGE_UP, |labels| {
-            state.monitor.targets().any(|((check, edge), ..)| labels == [edge.as_str(), check])
-        });
-        let suspected = state.monitor.suspicion().is_some();
-        registry.gauge(&metrics::MONITOR_SUSPECTED, &[]).set(f64::from(u8::from(suspected)));
     }
+}
+
+impl State {
+    /// What is to be written, as the next generation.
+    fn saved(&mut self, now: UnixMillis) -> Saved {
+        self.saving.generation += 1;
+        self.saving.has_changed = false;
+        self.saving.last = Some(now);
+        Saved {
+            generation: self.saving.generation,
+            written: now,
+            overrides: self.overrides.clone(),
+            targets: self.monitor.beliefs(),
+            returns: self.intakes.returns(),
+        }
+    }
+}
+
+fn tell_event(event: &Event) {
+    let Event { policy, datacenter, what } = event;
+    match what {
+        What::RampBegins => {
+            tracing::info!(%policy, %datacenter, "a datacenter begins to get its clients back");
+        }
+        What::RampEnds => tracing::info!(%policy, %datacenter, "a datacenter has its clients back"),
+        What::ShedBegins(load) => {
+            tracing::warn!(%policy, %datacenter, load, "a datacenter has too much load and sheds clients");
+        }
+        What::ShedEnds => {
+            tracing::info!(%policy, %datacenter, "a datacenter sheds no clients any more")
+        }
+    }
+}
+
+/// The datacenter that this nameserver stands in.
+fn own_datacenter(spec: &Spec, node: &str, world: &World) -> Option<DatacenterId> {
+    world.datacenter_id(spec.nameserver.get(node)?.datacenter.as_ref()?)
+}
+
+/// Goes on with what the last run knew.
+fn restore(
+    saved: Option<Saved>,
+    monitor: &mut Monitor,
+    intakes: &mut Intakes,
+    now: UnixMillis,
+) -> (Overrides, Option<Restored>) {
+    let Some(mut saved) = saved else { return (Overrides::default(), None) };
+    for name in saved.overrides.expire(now) {
+        tracing::info!(%name, "the time of an override was over before the start");
+    }
+    let age = now.since(saved.written);
+    let targets = monitor.restore(&saved.targets, now);
+    if age <= monitor.patience() {
+        intakes.restore(saved.returns);
+    }
+    let generation = saved.generation;
+    tracing::info!(generation, ?age, targets, "goes on with the state of the last run");
+    (saved.overrides, Some(Restored { generation, age, targets }))
+}
+
+/// Whether `view` shows other intakes than there are now, or answers of it would outlive something.
+fn is_outdated(world: &World, state: &State, view: &View, now: UnixMillis) -> bool {
+    if view.facts.intakes != state.intakes.all(world, &state.settings) {
+        return true;
+    }
+    let policies = world.policies.iter().zip(soonest(world, state, now));
+    policies.zip(&view.facts.soonest).any(|((policy, new), old)| {
+        let ttl = |bound: &Duration| {
+            u32::try_from(bound.as_secs())
+                .unwrap_or(u32::MAX)
+                .clamp(policy.ttl_min, policy.ttl_max.max(policy.ttl_min))
+        };
+        ttl(&new) != ttl(old)
+    })
+}
+
+/// By policy: the least time until its answers change by something else than a probe's result. The tick that sees to it
+/// may come late, and so may the view that is made for it.
+fn soonest(world: &World, state: &State, now: UnixMillis) -> Vec<Duration> {
+    let by_operator = state.overrides.next_end().map(|end| end.since(now));
+    let steps = state.intakes.soonest(world, &state.settings, now);
+    let policies = world.policies.iter().zip(steps);
+    policies
+        .map(|(policy, step)| {
+            let check = policy.check.and_then(|id| world.checks.get(usize::from(id)));
+            let by_health = check.and_then(|check| state.monitor.next_end(check, now));
+            let ends = by_operator.into_iter().chain(by_health);
+            ends.fold(step, Duration::min).saturating_sub(TICK)
+        })
+        .collect()
 }
 
 /// Whether some policy can answer with it.
@@ -358,49 +469,26 @@ pub(super) fn datacenter_is_up(world: &World, view: &View, id: u16) -> bool {
     })
 }
 
-/// The first policy and family that had a datacenter up and have none any more.
-fn newly_down<'w>(world: &'w World, before: &View, after: &View) -> Option<(&'w str, Family)> {
-    let all_down = |view: &View, id, family| {
-        view.family(id, family).is_some_and(|family| family.all_down.is_some())
+/// What a view is made from. The overrides may be others than those of `state`, to see what would be.
+fn facts(
+    world: &World,
+    state: &State,
+    overrides: &Overrides,
+    trust: Trust,
+    now: UnixMillis,
+) -> Facts {
+    let mode = |names: &BTreeMap<String, Override>, name: &str| -> Mode {
+        names.get(name).map(|given| given.mode).unwrap_or_default()
     };
-    (0..).zip(&world.policies).find_map(|(id, policy)| {
-        let lost = |family: &Family| !all_down(before, id, *family) && all_down(after, id, *family);
-        Family::ALL.into_iter().find(lost).map(|family| (policy.name.as_str(), family))
-    })
-}
-
-fn facts(world: &World, state: &State) -> Facts {
-    let mode = |names: &BTreeMap<String, Mode>, name: &str| names.get(name).copied();
+    let Overrides { datacenters, edges } = overrides;
     Facts {
-        observed: state.monitor.observed(world),
-        datacenters: world
-            .datacenters
-            .iter()
-            .map(|dc| mode(&state.overrides.datacenters, &dc.name).unwrap_or_default())
-            .collect(),
-        edges: world
-            .edges
-            .iter()
-            .map(|edge| mode(&state.overrides.edges, &edge.name).unwrap_or_default())
-            .collect(),
-        ..Facts::unknown(world)
+        observed: state.monitor.observed(world, trust, now),
+        datacenters: world.datacenters.iter().map(|dc| mode(datacenters, &dc.name)).collect(),
+        edges: world.edges.iter().map(|edge| mode(edges, &edge.name)).collect(),
+        intakes: state.intakes.all(world, &state.settings),
+        reports: state.monitor.reports(world, now),
+        soonest: soonest(world, state, now),
     }
-}
-
-fn read_overrides(path: &std::path::Path) -> Result<Overrides, String> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-            format!("{} is damaged: {error}; remove it to go on without", path.display())
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Overrides::default()),
-        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
-    }
-}
-
-fn write_overrides(path: &std::path::Path, overrides: &Overrides) -> Result<(), String> {
-    let bytes = serde_json::to_vec_pretty(overrides).map_err(|error| error.to_string())?;
-    files::replace(path, &bytes)
-        .map_err(|error| format!("{} cannot be written: {error}", path.display()))
 }
 
 /// Random numbers for draws: fast, not for secrets. Each thread has its own.

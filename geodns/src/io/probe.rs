@@ -1,77 +1,151 @@
 //! Asks every target of every check in time, and tells the node. Thresholds and their consequences are the monitor's.
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::config::{CheckKind, StatusPattern};
-use shared::io::probe::{Question, ask};
-use shared::io::tls;
+use shared::io::probe::{Answer, Question, Secret, ask};
+use shared::io::{clock, files, tls};
+use shared::report::Report;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::node::{Draws, Node};
+use crate::certificate;
 use crate::config::Check;
 use crate::metrics::PROBE_DURATION;
-use crate::monitor::TargetKey;
+use crate::monitor::{Probed, TargetKey};
 
 /// Probes in flight at most.
 const IN_FLIGHT: usize = 256;
+/// Of them, to targets that failed last time: many that hang must not make the others wait.
+const TO_THE_FAILED: usize = 192;
+/// How often time passes for what no probe brings about.
+pub(super) const TICK: Duration = Duration::from_millis(500);
+/// A probe that met a bug begins anew after this.
+const AFTER_A_BUG: Duration = Duration::from_secs(1);
 
 /// Probes the node's targets until dropped; `changed` says that a reload has brought others.
 pub(super) async fn run(node: Arc<Node>, changed: Arc<Notify>) {
-    let permits = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut tasks = JoinSet::new();
-    let mut running: BTreeMap<TargetKey, (Target, AbortHandle)> = BTreeMap::new();
+    let places = Arc::new(Places::default());
+    let mut probes = Probes::default();
+    let mut saves = JoinSet::new();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // What a reload left as it was goes on: a probe in flight still counts, and none is asked sooner for it.
-        let mut before = std::mem::take(&mut running);
         let (checks, served) = node.checks_and_served();
         let edges = &served.snapshot.tables.world.edges;
+        let mut wanted = BTreeMap::new();
         for check in checks.iter() {
-            let question = LazyCell::new(|| question(check));
-            for (edge, address) in &check.targets {
-                let Some(edge) = edges.get(usize::from(*edge)) else { continue };
-                let key = (check.name.clone(), edge.name.clone());
-                let target = Target::new(check, *address);
-                let task = match before.remove(&key) {
-                    Some((same, task)) if same == target => task,
-                    other => {
-                        if let Some((_, task)) = other {
-                            task.abort();
-                        }
-                        tasks.spawn(watch(
-                            Arc::clone(&node),
-                            key.clone(),
-                            target.clone(),
-                            question.clone().map(|question| with_host(question, *address)),
-                            Arc::clone(&permits),
-                        ))
-                    }
-                };
-                running.insert(key, (target, task));
+            for asked in &check.targets {
+                let Some(edge) = edges.get(usize::from(asked.edge)) else { continue };
+                let target = Target::new(check, asked.address, asked.token_file.clone());
+                wanted.insert((check.name.clone(), edge.name.clone()), target);
             }
         }
-        // What it took away stops at once.
-        for (_, task) in before.into_values() {
-            task.abort();
-        }
         drop((checks, served));
+        let begin = |key: TargetKey, target: Target, wait: Duration| {
+            watch(Arc::clone(&node), key, target, Arc::clone(&places), wait)
+        };
+        probes.replace(wanted, begin);
         loop {
             tokio::select! {
                 () = changed.notified() => break,
-                Some(_) = tasks.join_next() => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => node.tick(),
+                Some(ended) = probes.tasks.join_next_with_id() => probes.ended(ended.map(|(id, ())| id), begin),
+                _ = tick.tick() => {
+                    node.tick();
+                    if let Some(save) = node.save_if_due() {
+                        saves.spawn_blocking(move || {
+                            if let Err(why) = save.write() {
+                                tracing::warn!("{why}");
+                            }
+                        });
+                    }
+                }
+                Some(_) = saves.join_next() => {}
             }
         }
     }
 }
 
+/// The probes that run.
+#[derive(Default)]
+struct Probes {
+    tasks: JoinSet<()>,
+    running: BTreeMap<TargetKey, (Target, AbortHandle)>,
+}
+
+impl Probes {
+    /// What is wanted as it was goes on: a probe in flight still counts, and none is asked sooner for it. What is not
+    /// wanted any more stops at once.
+    fn replace<F>(
+        &mut self,
+        wanted: BTreeMap<TargetKey, Target>,
+        begin: impl Fn(TargetKey, Target, Duration) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut before = std::mem::take(&mut self.running);
+        for (key, target) in wanted {
+            let task = match before.remove(&key) {
+                Some((same, task)) if same == target => task,
+                other => {
+                    if let Some((_, task)) = other {
+                        task.abort();
+                    }
+                    self.tasks.spawn(begin(key.clone(), target.clone(), Duration::ZERO))
+                }
+            };
+            self.running.insert(key, (target, task));
+        }
+        for (_, task) in before.into_values() {
+            task.abort();
+        }
+    }
+
+    /// A probe has ended: those that were stopped are gone, one that met a bug begins anew.
+    fn ended<F>(
+        &mut self,
+        ended: Result<tokio::task::Id, JoinError>,
+        begin: impl Fn(TargetKey, Target, Duration) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let id = match &ended {
+            Ok(id) => *id,
+            Err(error) => error.id(),
+        };
+        let found = self.running.iter_mut().find(|(_, (_, task))| task.id() == id);
+        let Some((key, (target, task))) = found else { return };
+        tracing::error!(
+            check = key.0,
+            edge = key.1,
+            "a probe met a bug of ours and begins anew: please report what is told above"
+        );
+        *task = self.tasks.spawn(begin(key.clone(), target.clone(), AFTER_A_BUG));
+    }
+}
+
+/// Places for probes in flight.
+struct Places {
+    all: Semaphore,
+    to_the_failed: Semaphore,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let (all, to_the_failed) = (Semaphore::new(IN_FLIGHT), Semaphore::new(TO_THE_FAILED));
+        Self { all, to_the_failed }
+    }
+}
+
 /// All that a probe depends on.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Target {
     address: SocketAddr,
     kind: CheckKind,
@@ -80,12 +154,16 @@ struct Target {
     status: Vec<StatusPattern>,
     interval: Duration,
     timeout: Duration,
+    min_days: u16,
+    ca_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 impl Target {
-    fn new(check: &Check, address: SocketAddr) -> Self {
-        let Check { kind, host, path, status, interval, timeout, .. } = check.clone();
-        Self { address, kind, host, path, status, interval, timeout }
+    fn new(check: &Check, address: SocketAddr, token_file: Option<PathBuf>) -> Self {
+        let Check { kind, host, path, status, interval, timeout, min_days, ca_file, .. } =
+            check.clone();
+        Self { address, kind, host, path, status, interval, timeout, min_days, ca_file, token_file }
     }
 }
 
@@ -93,54 +171,98 @@ async fn watch(
     node: Arc<Node>,
     key: TargetKey,
     target: Target,
-    question: Result<Question, String>,
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
+    wait: Duration,
 ) {
+    tokio::time::sleep(wait).await;
+    let question = question(&target);
     let mut draws = Draws::new();
     let good = node.registry.histogram(&PROBE_DURATION, &[&key.0, "good"]);
     let bad = node.registry.histogram(&PROBE_DURATION, &[&key.0, "bad"]);
+    let mut failed = false;
     loop {
-        let Ok(permit) = permits.acquire().await else { return };
-        let started = Instant::now();
-        let result = match &question {
-            Ok(question) => ask(target.address, question, target.timeout)
-                .await
-                .map(|_| ())
-                .map_err(|failure| failure.to_string()),
-            Err(why) => Err(why.clone()),
+        let narrow = match failed {
+            true => places.to_the_failed.acquire().await.ok(),
+            false => None,
         };
-        drop(permit);
-        if result.is_ok() { &good } else { &bad }.observe(started.elapsed());
-        node.record(&key, result);
+        let Ok(place) = places.all.acquire().await else { return };
+        let started = Instant::now();
+        let probed = match &question {
+            Ok(question) => match ask(target.address, question, target.timeout).await {
+                Ok(answer) => judge(&target, &key.1, &answer),
+                Err(failure) => Probed::bad(failure.to_string()),
+            },
+            Err(why) => Probed::bad(why.as_str()),
+        };
+        drop((place, narrow));
+        failed = probed.failure.is_some();
+        if failed { &bad } else { &good }.observe(started.elapsed());
+        node.record(&key, probed);
         // Up to a tenth sooner, never later: nodes that start together drift apart, and failures are noticed in time.
         let early = target.interval.mul_f64((draws.next() % 1000) as f64 / 10_000.0);
         sleep_until(started + target.interval - early).await;
     }
 }
 
-fn question(check: &Check) -> Result<Question, String> {
-    let tls = match check.kind {
+fn question(target: &Target) -> Result<Question, String> {
+    let tls = match target.kind {
         CheckKind::Tcp => return Ok(Question::Tcp),
         CheckKind::Http | CheckKind::Report => None,
-        CheckKind::Https => Some(Arc::new(tls::client_config(None, &[b"http/1.1"])?)),
+        CheckKind::Https => {
+            let config = tls::client_config(target.ca_file.as_deref(), &[b"http/1.1"])?;
+            Some(Arc::new(config))
+        }
     };
-    let host = check.host.clone().unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).to_owned();
-    Ok(Question::Http {
-        host,
-        path: check.path.clone(),
-        status: check.status.clone(),
-        tls: tls.map(|config| (name, config)),
-    })
+    let token = match (target.kind, &target.token_file) {
+        (CheckKind::Report, Some(file)) => Some(Secret(files::read_secret(file)?)),
+        _ => None,
+    };
+    let address = target.address;
+    // A check without a host asks for the address.
+    let host = match (target.kind, &target.host) {
+        (CheckKind::Http | CheckKind::Https, Some(host)) => host.clone(),
+        _ => address.to_string(),
+    };
+    let name = match host == address.to_string() {
+        true => address.ip().to_string(),
+        false => host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).to_owned(),
+    };
+    let (path, status) = match target.kind {
+        CheckKind::Report => ("/v1/report".to_owned(), vec![StatusPattern { from: 200, to: 200 }]),
+        _ => (target.path.clone(), target.status.clone()),
+    };
+    Ok(Question::Http { host, path, status, tls: tls.map(|config| (name, config)), token })
 }
 
-/// A check without a host asks for the address.
-fn with_host(question: Question, address: SocketAddr) -> Question {
-    match question {
-        Question::Http { host, path, status, tls } if host.is_empty() => {
-            let tls = tls.map(|(_, config)| (address.ip().to_string(), config));
-            Question::Http { host: address.to_string(), path, status, tls }
+/// Whether what `edge` has answered is what the check wants.
+fn judge(target: &Target, edge: &str, answer: &Answer) -> Probed {
+    let mut probed = Probed::good();
+    if target.kind == CheckKind::Report {
+        match report(&answer.body, edge) {
+            Ok(report) => probed.report = Some(Arc::new(report)),
+            Err(why) => probed.failure = Some(why.into()),
         }
-        other => other,
+    }
+    // Any of a chain that ends takes the others with it.
+    let ends = answer.certificates.iter().filter_map(|der| certificate::ends(der)).min();
+    if let Some(ends) = ends {
+        let days = certificate::days_left(ends, clock::now());
+        probed.certificate_days = Some(days);
+        if days < i64::from(target.min_days) {
+            let least = target.min_days;
+            let why = format!("the certificate ends in {days} days, fewer than {least}: at {ends}");
+            probed.failure = Some(why.into());
+        }
+    }
+    probed
+}
+
+/// What an edge says of itself; of another node it says nothing.
+fn report(body: &[u8], edge: &str) -> Result<Report, String> {
+    let report: Report =
+        serde_json::from_slice(body).map_err(|error| format!("this is no report: {error}"))?;
+    match report.node == edge {
+        true => Ok(report.sane()),
+        false => Err(format!("this is a report of `{}`", report.node.escape_debug())),
     }
 }

@@ -174,6 +174,7 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     })
     .await
     .map_err(|error| error.to_string())?;
+    node.save();
     tracing::info!(node = name, "stopped");
     Ok(())
 }

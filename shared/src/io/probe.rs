@@ -1,5 +1,6 @@
 //! Asks whether a target is well. [`crate::health`] judges the answers.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -31,7 +32,28 @@ pub enum Question {
         status: Vec<StatusPattern>,
         /// Over TLS, the certificate verified against this name: that of the server asked, whatever `Host` says.
         tls: Option<(String, Arc<ClientConfig>)>,
+        /// What proves that we may ask, sent as `Authorization: Bearer`.
+        token: Option<Secret>,
     },
+}
+
+/// What must not be seen in a log.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// What a target that is well has answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP: the body.
+    pub body: Bytes,
+    /// TLS: the certificates that it showed, its own first.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 /// Why a target is not well.
@@ -57,7 +79,7 @@ pub enum Failure {
 /// Response bodies are read to this length at most.
 const MAX_BODY: usize = 64 << 10;
 
-/// Asks `address` once. For HTTP the body (to 64 KiB) comes back.
+/// Asks `address` once. A body longer than 64 KiB is a failure.
 ///
 /// # Errors
 /// Why the target is not well.
@@ -65,31 +87,34 @@ pub async fn ask(
     address: SocketAddr,
     question: &Question,
     timeout: Duration,
-) -> Result<Bytes, Failure> {
+) -> Result<Answer, Failure> {
     match tokio::time::timeout(timeout, ask_in_time(address, question)).await {
         Ok(result) => result,
         Err(_) => Err(Failure::TimedOut),
     }
 }
 
-async fn ask_in_time(address: SocketAddr, question: &Question) -> Result<Bytes, Failure> {
+async fn ask_in_time(address: SocketAddr, question: &Question) -> Result<Answer, Failure> {
     let stream =
         TcpStream::connect(address).await.map_err(|error| Failure::Connect(error.to_string()))?;
-    let Question::Http { host, path, status, tls } = question else {
-        return Ok(Bytes::new());
+    let Question::Http { host, path, status, tls, token } = question else {
+        return Ok(Answer::default());
     };
-    match tls {
-        None => request(stream, host, path, status).await,
-        Some((name, config)) => {
-            let failed = |error: &dyn std::fmt::Display| Failure::Tls(error.to_string());
-            let name = ServerName::try_from(name.clone()).map_err(|error| failed(&error))?;
-            let stream = TlsConnector::from(config.clone())
-                .connect(name, stream)
-                .await
-                .map_err(|error| failed(&error))?;
-            request(stream, host, path, status).await
-        }
-    }
+    let token = token.as_ref().map(|token| token.0.as_str());
+    let Some((name, config)) = tls else {
+        let body = request(stream, host, path, status, token).await?;
+        return Ok(Answer { body, certificates: Vec::new() });
+    };
+    let failed = |error: &dyn fmt::Display| Failure::Tls(error.to_string());
+    let name = ServerName::try_from(name.clone()).map_err(|error| failed(&error))?;
+    let stream = TlsConnector::from(config.clone())
+        .connect(name, stream)
+        .await
+        .map_err(|error| failed(&error))?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates = shown.iter().map(|shown| shown.clone().into_owned()).collect();
+    let body = request(stream, host, path, status, token).await?;
+    Ok(Answer { body, certificates })
 }
 
 async fn request<S>(
@@ -97,20 +122,23 @@ async fn request<S>(
     host: &str,
     path: &str,
     status: &[StatusPattern],
+    token: Option<&str>,
 ) -> Result<Bytes, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let failed = |error: &dyn std::fmt::Display| Failure::Http(error.to_string());
+    let failed = |error: &dyn fmt::Display| Failure::Http(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(&error))?;
-    let request = http::Request::get(path)
+    let mut request = http::Request::get(path)
         .header("host", host)
         .header("user-agent", "meridian-check")
-        .header("connection", "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| failed(&error))?;
+        .header("connection", "close");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
     // Both halves run in this task, so that a time-out ends the connection, too.
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
@@ -154,17 +182,18 @@ mod tests {
 
     fn http() -> Question {
         let status = vec![StatusPattern { from: 200, to: 200 }];
-        Question::Http { host: "h.test".to_owned(), path: "/".to_owned(), status, tls: None }
+        let (host, path) = ("h.test".to_owned(), "/".to_owned());
+        Question::Http { host, path, status, tls: None, token: None }
     }
 
-    async fn ask_server(answer: &'static [u8]) -> Result<Bytes, Failure> {
+    async fn ask_server(answer: &'static [u8]) -> Result<Answer, Failure> {
         ask(server(answer).await, &http(), Duration::from_secs(20)).await
     }
 
     #[tokio::test]
     async fn a_good_status_is_good() {
         let answer = ask_server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        assert_eq!(answer.unwrap(), "ok");
+        assert_eq!(answer.unwrap().body, "ok");
     }
 
     #[tokio::test]
@@ -177,6 +206,10 @@ mod tests {
     async fn junk_a_cut_and_silence_are_failures() {
         assert!(matches!(ask_server(b"SSH-2.0-x\r\n").await, Err(Failure::Http(_))));
         assert!(matches!(ask_server(b"").await, Err(Failure::Http(_))));
+        let long = Box::leak(vec![b'x'; MAX_BODY + 1].into_boxed_slice());
+        let head: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+        let long = ask_server(Box::leak([head, long].concat().into_boxed_slice())).await;
+        assert!(matches!(long, Err(Failure::Http(_))), "{long:?}");
         let cut = ask_server(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok").await;
         assert!(matches!(cut, Err(Failure::Http(_))), "{cut:?}");
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -67,8 +67,8 @@ fn datacenter(node: &Node) -> String {
 
 fn probe(node: &Node, edge: &str, results: &str) {
     for result in results.chars() {
-        let result = if result == '+' { Ok(()) } else { Err("refused".to_owned()) };
-        node.record(&("edge".to_owned(), edge.to_owned()), result);
+        let probed = if result == '+' { Probed::good() } else { Probed::bad("refused") };
+        node.record(&("edge".to_owned(), edge.to_owned()), probed);
     }
 }
 
@@ -96,12 +96,13 @@ fn the_operators_word_is_kept_and_never_takes_the_last_one_unforced() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), CONFIG, ZONE);
     let node = start(dir.path());
-    let drain = |name, force| node.set_override(Subject::Datacenter(name), Mode::Drain, force);
-    assert_eq!(drain("icn", false), Ok(()));
+    let drain =
+        |name, force| node.set_override(Subject::Datacenter(name), Mode::Drain, None, force);
+    assert!(drain("icn", false).is_ok());
     assert_eq!(datacenter(&node), "fra");
     assert!(matches!(drain("fra", false), Err(OverrideError::LastHealthy(_))));
     assert!(matches!(
-        node.set_override(Subject::Edge("fra-1"), Mode::Down, false),
+        node.set_override(Subject::Edge("fra-1"), Mode::Down, None, false),
         Err(OverrideError::LastHealthy(_))
     ));
     assert!(matches!(drain("nowhere", false), Err(OverrideError::Unknown(_))));
@@ -111,10 +112,11 @@ fn the_operators_word_is_kept_and_never_takes_the_last_one_unforced() {
     let again = start(dir.path());
     assert_eq!(datacenter(&again), "fra", "kept over a restart");
     probe(&again, "fra-1", "+");
-    assert_eq!(again.set_override(Subject::Datacenter("fra"), Mode::Drain, true), Ok(()));
+    assert!(again.set_override(Subject::Datacenter("fra"), Mode::Drain, None, true).is_ok());
     assert_eq!(datacenter(&again), "fra", "the last good answer goes on");
     for name in ["icn", "fra"] {
-        assert_eq!(again.set_override(Subject::Datacenter(name), Mode::Auto, false), Ok(()));
+        let auto = again.set_override(Subject::Datacenter(name), Mode::Auto, None, false);
+        assert_eq!(auto, Ok(None));
     }
     assert_eq!(datacenter(&again), "icn");
 }
