@@ -464,7 +464,7 @@ pub fn decide<'s>(
         name: xxh3_64(name),
         draw: client.draw,
     };
-    Some(steer::decide(&snapshot.tables.world, (id, policy), map, &snapshot.health, &asked, trace))
+    Some(steer::decide((id, policy), map, &snapshot.health, &asked, trace))
 }
 
 #[cfg(test)]

@@ -271,6 +271,9 @@ const fn verdict_text(verdict: Verdict) -> &'static str {
         Verdict::Draining => "drained by the operator",
         Verdict::NoFamily => "has no address of this family",
         Verdict::Substitute => "not up, but answered since no datacenter is",
+        Verdict::Returning => "returns, and does not take this client yet",
+        Verdict::Shedding => "has too much load, and gave this client up",
+        Verdict::Full => "has all the clients that it may have",
     }
 }
 

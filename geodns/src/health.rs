@@ -148,6 +148,12 @@ pub enum Verdict {
     NoFamily,
     /// It is not up, but answered all the same since nothing is.
     Substitute,
+    /// It returns, and does not take this client yet.
+    Returning,
+    /// It has too much load, and gave this client up.
+    Shedding,
+    /// It has all the clients that it may have.
+    Full,
 }
 
 /// What every policy can answer with, at one state of health.
@@ -227,6 +233,11 @@ impl View {
             })
         });
         Self { policies: policies.collect(), facts }
+    }
+
+    /// How much of its clients each datacenter takes, for a policy.
+    pub fn intakes(&self, policy: crate::world::PolicyId) -> &[Intake] {
+        self.facts.intakes.get(usize::from(policy)).map_or(&[], Vec::as_slice)
     }
 
     /// A policy's view for a family.

@@ -6,6 +6,7 @@
 //! [`order`] decides a single list; the table, and [`explain`] later, get theirs from it.
 
 pub mod order;
+pub mod partial;
 pub mod routable;
 
 use std::collections::HashMap;
@@ -18,7 +19,8 @@ use shared::prefix::{IpRangeMap, LookupTable, Prefix};
 pub use order::{Known, Matched, distance_km};
 
 use self::order::Orders;
-use crate::world::{DatacenterId, Policy, Rule, RuleBy, World};
+use self::partial::{Partial, Rank};
+use crate::world::{DatacenterId, Policy, Rule, RuleBy, World, stable_key};
 
 /// Whose address a list is looked up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Map {
     subnets: Table,
     /// Where the operator has resolvers treated in another way.
     resolvers: Option<Box<Table>>,
+    /// A number for each of the world's datacenters, and its weight.
+    draws: Box<[(u64, u32)]>,
 }
 
 /// A table for addresses of one kind.
@@ -56,6 +60,8 @@ pub struct Table {
     /// Where the operator wrote networks down, in `networks` or in a rule: there even addresses that are nobody's on
     /// the Internet mean something.
     declared: IpRangeMap<bool>,
+    /// Only where a datacenter may take a part of its clients.
+    partial: Option<Box<Partial>>,
 }
 
 /// An ordered list of datacenters: all of the policy's, each once.
@@ -66,6 +72,8 @@ pub struct List {
     /// How many of them a network or a rule put first. With `order = "weighted"` those after them are drawn anew for
     /// each client network.
     pub fixed: usize,
+    /// Where the network stands among those with the same first choice. Only where a datacenter may take a part of them.
+    pub rank: Rank,
 }
 
 impl Map {
@@ -77,6 +85,7 @@ impl Map {
         Self {
             subnets: table(Whose::Subnet),
             resolvers: differ.then(|| Box::new(table(Whose::Resolver))),
+            draws: world.datacenters.iter().map(|dc| (stable_key(&dc.name), dc.weight)).collect(),
         }
     }
 
@@ -87,6 +96,12 @@ impl Map {
             (Whose::Resolver, Some(table)) => table,
             _ => &self.subnets,
         }
+    }
+
+    /// What draws by weight know of a datacenter: its number, and its weight.
+    #[inline]
+    pub(crate) fn draw(&self, datacenter: DatacenterId) -> (u64, u32) {
+        self.draws.get(usize::from(datacenter)).copied().unwrap_or_default()
     }
 
     /// How many ranges and lists the tables have.
@@ -118,6 +133,12 @@ impl Table {
         *self.declared.get(address)
     }
 
+    /// What parts of clients are measured by, where there may be some.
+    #[inline]
+    pub(crate) fn partial(&self) -> Option<&Partial> {
+        self.partial.as_deref()
+    }
+
     fn compile(world: &World, policy: &Policy, geography: &Geography, whose: Whose) -> Self {
         let by_network = rules_by_network(policy, whose);
         let by_asn = rules_by_asn(policy, geography);
@@ -131,7 +152,16 @@ impl Table {
         let leaves = operator.overlay(&placed, |(given_to, by_network), (place, by_asn)| {
             lists.id_of(*given_to, by_network, *place, by_asn)
         });
-        Self { leaves: LookupTable::new(&leaves.with_6to4()), lists: lists.lists, declared }
+        let mut lists = lists.lists;
+        let (leaves, partial) = match policy.is_partial() {
+            false => (leaves, None),
+            true => {
+                let (leaves, partial) =
+                    partial::rank(world, policy, geography, &leaves, &mut lists);
+                (leaves, Some(Box::new(partial)))
+            }
+        };
+        Self { leaves: LookupTable::new(&leaves.with_6to4()), lists, declared, partial }
     }
 }
 

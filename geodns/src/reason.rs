@@ -24,6 +24,12 @@ pub enum Reason {
     Failover,
     /// Steered to a later one: those before it have no address of this family.
     OtherFamily,
+    /// Steered to a later one: one before it returns, and does not take this client yet.
+    Ramp,
+    /// Steered to a later one: one before it has too much load, and gave this client up.
+    Shed,
+    /// Steered to a later one: one before it has all the clients that it may have.
+    MaxShare,
     /// No datacenter is up: the last good answer goes on.
     LastGood,
     /// No datacenter is up: all are answered as if they were.
@@ -68,7 +74,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::Static,
         Self::NoData,
         Self::NxDomain,
@@ -78,6 +84,9 @@ impl Reason {
         Self::FirstChoice,
         Self::Failover,
         Self::OtherFamily,
+        Self::Ramp,
+        Self::Shed,
+        Self::MaxShare,
         Self::LastGood,
         Self::AllDown,
         Self::Fallback,
@@ -112,6 +121,9 @@ impl Reason {
             Self::FirstChoice => "first-choice",
             Self::Failover => "failover",
             Self::OtherFamily => "other-family",
+            Self::Ramp => "ramp",
+            Self::Shed => "shed",
+            Self::MaxShare => "max-share",
             Self::LastGood => "all-down-last-good",
             Self::AllDown => "all-down-all",
             Self::Fallback => "all-down-fallback",
@@ -167,6 +179,9 @@ impl Reason {
             Self::FirstChoice => "the first datacenter of the client's list is up",
             Self::Failover => "the datacenters before it are not up",
             Self::OtherFamily => "the datacenters before it have no address of this family",
+            Self::Ramp => "a datacenter before it returns, and does not take this client yet",
+            Self::Shed => "a datacenter before it has too much load, and gave this client up",
+            Self::MaxShare => "a datacenter before it has all the clients that it may have",
             Self::LastGood => "no datacenter is up: the last good answer goes on",
             Self::AllDown => "no datacenter is up: all are answered as if they were",
             Self::Fallback => "no datacenter is up: the policy's fallback",

@@ -12,13 +12,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::edns::Subnet;
 use crate::health::{FamilyView, Serving, Target, Verdict, View};
+use crate::map::partial::{Comer, unit_bits, unit_key};
 use crate::map::routable::is_unroutable;
 use crate::map::{List, Map, Whose};
 use crate::pick::{Drawn, Keys, pick, score};
 use crate::reason::Reason;
-use crate::world::{
-    AllDown, DatacenterId, Family, Order, Pick, Policy, PolicyId, World, stable_key,
-};
+use crate::world::{AllDown, DatacenterId, Family, Order, Pick, Policy, PolicyId};
 
 /// Who asks, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +64,6 @@ impl<'v> Decision<'v> {
 
 /// Decides. `trace` is told of every datacenter that is considered, in order, and what is held against it.
 pub fn decide<'v>(
-    world: &World,
     policy: (PolicyId, &Policy),
     map: &Map,
     health: &'v View,
@@ -76,13 +74,21 @@ pub fn decide<'v>(
     let (by, whose) = deciding_address(policy, map, asked);
     let from_subnet = whose == Whose::Subnet;
     let max_bits = policy.ecs.max_bits(by);
+    let table = map.table(whose);
     // A cap bounds what is cached by others; a client without subnet is not cached by network.
-    let (list, scope) = map.table(whose).lookup(by, if from_subnet { max_bits } else { u8::MAX });
-    // A draw for the client's network must be as fine for every one of its clients.
+    let finest = if from_subnet { max_bits } else { u8::MAX };
+    let (list, mut scope_bits) = table.lookup(by, finest);
+    // A draw for the client's network must be as fine for every one of its clients, and so must the part of a
+    // datacenter's clients that it belongs to.
     let per_client = policy.order == Order::Weighted || policy.pick == Pick::HashClient;
-    let scope = if per_client { max_bits } else { scope };
-    let scope_bits = if from_subnet { scope } else { 0 };
-    let client = client_key(by, max_bits);
+    let unit_bits = unit_bits(by).min(finest);
+    match table.partial() {
+        _ if !from_subnet => scope_bits = 0,
+        _ if per_client => scope_bits = max_bits,
+        Some(_) => scope_bits = scope_bits.max(unit_bits),
+        None => {}
+    }
+    let client = if per_client { client_key(by, max_bits) } else { 0 };
     let nothing = |reason| Decision {
         datacenter: None,
         serving: None,
@@ -96,20 +102,42 @@ pub fn decide<'v>(
     let (Some(view), Some(list)) = (health.family(id, asked.family), list) else {
         return nothing(Reason::NoFamily);
     };
+    let parts = match table.partial() {
+        Some(partial) if view.all_down.is_none() => {
+            let unit = unit_key(by, unit_bits);
+            Some((partial, Comer { list, unit, is_ipv6: by.is_ipv6() }, health.intakes(id)))
+        }
+        _ => None,
+    };
     let mut first_verdict = None;
     let mut chosen = None;
-    for_each_in_order(world, policy, list, client, |datacenter| {
+    // The first that is up and has no room for this client: better than none.
+    let mut full = None;
+    for_each_in_order(map, policy, list, client, |datacenter| {
         let Some(serving) = view.serving(datacenter) else { return false };
-        trace(datacenter, serving.verdict);
+        let mut verdict = serving.verdict;
         if serving.is_usable() {
-            chosen = Some((datacenter, serving));
-            return true;
+            let refusal = parts.as_ref().and_then(|(partial, comer, intakes)| {
+                let intake = intakes.get(usize::from(datacenter)).copied().unwrap_or_default();
+                partial.refusal(comer, datacenter, map.draw(datacenter).0, intake)
+            });
+            let Some(refusal) = refusal else {
+                trace(datacenter, verdict);
+                chosen = Some((datacenter, serving));
+                return true;
+            };
+            full = full.or(Some((datacenter, serving, first_verdict)));
+            verdict = refusal;
         }
+        trace(datacenter, verdict);
         if first_verdict.is_none_or(|verdict| verdict == Verdict::NoFamily) {
-            first_verdict = Some(serving.verdict);
+            first_verdict = Some(verdict);
         }
         false
     });
+    if let (None, Some((datacenter, serving, verdict))) = (chosen, full) {
+        (chosen, first_verdict) = (Some((datacenter, serving)), verdict);
+    }
     if let (None, Some(Reason::Fallback), AllDown::Fallback(datacenter)) =
         (chosen, view.all_down, policy.all_down)
     {
@@ -117,12 +145,6 @@ pub fn decide<'v>(
     }
     let Some((datacenter, serving)) = chosen else {
         return nothing(reason_for_nothing(view, first_verdict));
-    };
-    let reason = match (view.all_down, first_verdict) {
-        (Some(reason), _) => reason,
-        (None, None) => Reason::FirstChoice,
-        (None, Some(Verdict::NoFamily)) => Reason::OtherFamily,
-        (None, Some(_)) => Reason::Failover,
     };
     let keys = Keys { draw: asked.draw, client, name: asked.name };
     let drawn = pick(policy.pick, &serving.targets, policy.answers, &keys);
@@ -132,9 +154,21 @@ pub fn decide<'v>(
         drawn,
         ttl: view.ttl,
         scope_bits,
-        reason,
+        reason: view.all_down.unwrap_or_else(|| reason_for_choice(first_verdict)),
         decided_by: by,
         whose,
+    }
+}
+
+/// Why one is chosen, by what was held against those before it.
+const fn reason_for_choice(before: Option<Verdict>) -> Reason {
+    match before {
+        None => Reason::FirstChoice,
+        Some(Verdict::NoFamily) => Reason::OtherFamily,
+        Some(Verdict::Returning) => Reason::Ramp,
+        Some(Verdict::Shedding) => Reason::Shed,
+        Some(Verdict::Full) => Reason::MaxShare,
+        Some(_) => Reason::Failover,
     }
 }
 
@@ -151,7 +185,7 @@ fn reason_for_nothing(view: &FamilyView, first_verdict: Option<Verdict>) -> Reas
 
 /// Calls `f` with the list's datacenters in this client's order until it returns true.
 fn for_each_in_order(
-    world: &World,
+    map: &Map,
     policy: &Policy,
     list: &List,
     client: u64,
@@ -167,8 +201,8 @@ fn for_each_in_order(
     }
     // By descending score, found one after the other: datacenters are few, and the first is most often up.
     let score_of = |id: &DatacenterId| {
-        let datacenter = world.datacenters.get(usize::from(*id));
-        datacenter.map_or(-1.0, |dc| score(stable_key(&dc.name), dc.weight, client))
+        let (key, weight) = map.draw(*id);
+        score(key, weight, client)
     };
     let mut before = (f64::INFINITY, DatacenterId::MAX);
     for _ in rest {

@@ -4,6 +4,7 @@
 use shared::geo::{Coordinates, Place, UnitVector};
 
 use super::List;
+use super::partial::Rank;
 use crate::pick::score;
 use crate::world::{DatacenterId, Order, Policy, World, stable_key};
 
@@ -114,7 +115,7 @@ impl<'w> Orders<'w> {
                 fixed += usize::from(index < first.len());
             }
         }
-        (matched, List { datacenters: datacenters.into(), fixed })
+        (matched, List { datacenters: datacenters.into(), fixed, rank: Rank::UNKNOWN })
     }
 
     /// The policy's order, as if there were no rules.

@@ -1,5 +1,8 @@
 //! Decisions by example, and the promises: disjoint scopes, stable under health, never an empty answer by health.
 
+mod parts;
+mod worlds;
+
 use proptest::prelude::*;
 use shared::prefix::Prefix;
 
@@ -27,8 +30,7 @@ fn ask(snapshot: &Snapshot, client: &str, subnet: Option<&str>, family: Family, 
     let (policy, map) = snapshot.tables.policy(0).unwrap();
     let client = client.parse().unwrap();
     let asked = Asked { client, subnet, family, name: 99, draw };
-    let world = &snapshot.tables.world;
-    let decision = decide(world, (0, policy), map, &snapshot.health, &asked, |_, _| {});
+    let decision = decide((0, policy), map, &snapshot.health, &asked, |_, _| {});
     Got {
         datacenter: decision.datacenter,
         edges: decision.targets().map(|target| target.edge).collect(),
@@ -328,47 +330,6 @@ fn hash_client_is_stable_within_its_scope() {
         seen[usize::from(first.edges[0])] += 1;
     }
     assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}");
-}
-
-/// Three datacenters, every state of each (up, one edge down, down, drained), both families, every policy for the
-/// worst: health alone never empties an answer, and never changes a scope.
-#[test]
-fn no_state_of_health_empties_an_answer() {
-    for v6 in [&[] as &[u16], &[FRA], &[ICN, FRA, IAD]] {
-        for all_down in [AllDown::LastGood, AllDown::All, AllDown::Fallback(IAD)] {
-            let all = testing::snapshot(testing::world(v6, |p| p.all_down = all_down), &[]);
-            let world = &all.tables.world;
-            let usual =
-                ["1.208.0.0/16", "80.0.0.0/16", "8.0.0.0/16"].map(|subnet| v4(&all, subnet));
-            for state in 0..64_u16 {
-                let of = |dc: u16| state >> (2 * dc) & 3;
-                let edges: Vec<u16> = [ICN, FRA, IAD]
-                    .into_iter()
-                    .flat_map(|dc| match of(dc) {
-                        1 => vec![2 * dc],
-                        2 => vec![2 * dc, 2 * dc + 1],
-                        _ => vec![],
-                    })
-                    .collect();
-                let mut facts = testing::down(world, &edges);
-                for dc in [ICN, FRA, IAD] {
-                    if of(dc) == 3 {
-                        facts.datacenters[usize::from(dc)] = Mode::Drain;
-                    }
-                }
-                let now = all.with_health(facts);
-                for (subnet, usual) in
-                    ["1.208.0.0/16", "80.0.0.0/16", "8.0.0.0/16"].iter().zip(&usual)
-                {
-                    let got = v4(&now, subnet);
-                    assert!(!got.edges.is_empty(), "{state:06b} {subnet} {all_down:?}");
-                    assert_eq!(got.scope, usual.scope, "{state:06b} {subnet}");
-                    let got = ask(&now, IN_ASIA, Some(subnet), Family::V6, 0);
-                    assert_eq!(got.edges.is_empty(), v6.is_empty(), "{state:06b} {subnet}");
-                }
-            }
-        }
-    }
 }
 
 fn networks() -> impl Strategy<Value = Vec<(Prefix, String)>> {

@@ -190,6 +190,17 @@ fn values_must_be_in_bounds() {
             "there is no datacenter `ams`",
         ),
         (
+            "[steering.web]",
+            "[steering.web]\nmax_share = { icn = 1.5 }",
+            "icn must be between 0 and 1",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\norder = \"weighted\"\nmax_share = { icn = 0.5 }",
+            "shares follow the datacenters' `weight`",
+        ),
+        ("[datacenter.fra]", "[datacenter.fra]\nbias = 100", "bias must be between -99 and 99"),
+        (
             "kind = \"http\"",
             "kind = \"http\"\ntimeout = \"9s\"",
             "`timeout` must not be longer than `interval`",
@@ -228,6 +239,21 @@ fn risky_settings_are_warned_of() {
         ("[steering.web]", "[steering.web]\ndatacenters = [\"icn\"]", "alone in its pool"),
         ("[steering.web]", "[steering.web]\nttl = { max = \"1h\" }", "longer than failover needs"),
         ("check = \"edge\"", "", "without a `check`"),
+        (
+            "[steering.web]",
+            "[steering.web]\nmax_share = { icn = 0.5, fra = 0.25 }",
+            "all together take 0.75 of the clients",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nramp = \"10m\"\necs = { max_v4 = 8 }",
+            "16 and 32 would be fine enough",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nshed = { above = 0.8, resume = 0.6 }",
+            "this needs a `check` of kind \"report\"",
+        ),
         (
             "steer = { www = \"web\" }",
             "steer = { www = \"web\", \"*\" = \"web\" }",

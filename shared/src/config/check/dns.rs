@@ -111,6 +111,7 @@ impl Check<'_> {
                 );
             }
         }
+        self.parts(name, policy, &pool);
         self.within(at("bounded_load"), policy.bounded_load, 1.0, 100.0);
         let shed = |key: &str| path!["steering", name, "shed", key];
         self.within(shed("above"), policy.shed.above, 0.0, 1.0);
@@ -120,6 +121,41 @@ impl Check<'_> {
         }
         self.within(path!["steering", name, "ecs", "max_v4"], policy.ecs.max_v4, 0, 32);
         self.within(path!["steering", name, "ecs", "max_v6"], policy.ecs.max_v6, 0, 128);
+    }
+
+    /// What makes a datacenter take a part of its clients only.
+    fn parts(&mut self, name: &str, policy: &SteeringSpec, pool: &BTreeSet<&String>) {
+        let at = |key: &str| path!["steering", name, key];
+        if !policy.max_share.is_empty() && policy.order == Order::Weighted {
+            self.error(
+                at("max_share"),
+                "with `order` = \"weighted\" shares follow the datacenters' `weight`: say it there",
+            );
+        }
+        let most: f64 = policy.max_share.values().sum();
+        if most < 1.0 && pool.iter().all(|datacenter| policy.max_share.contains_key(*datacenter)) {
+            self.warn(
+                at("max_share"),
+                format!("all together take {most} of the clients: the others stay with their first choice"),
+            );
+        }
+        let has_parts =
+            policy.ramp > Dur::ZERO || policy.shed.above > 0.0 || !policy.max_share.is_empty();
+        let is_coarse = policy.ecs.max_v4 < 16 || policy.ecs.max_v6 < 32;
+        if has_parts && policy.ecs.enabled && is_coarse {
+            self.warn(
+                at("ecs"),
+                "`ramp`, `shed` and `max_share` move client networks as wide as `max_v4` and `max_v6`: 16 and 32 would be fine enough",
+            );
+        }
+        let kind =
+            policy.check.as_ref().and_then(|check| self.spec.check.get(check)).map(|c| c.kind);
+        if policy.shed.above > 0.0 && kind.is_some_and(|kind| kind != CheckKind::Report) {
+            self.warn(
+                at("shed"),
+                "the load of an edge is known by its report only: this needs a `check` of kind \"report\"",
+            );
+        }
     }
 
     fn rule(&mut self, policy: &str, index: usize, rule: &RuleSpec, pool: &BTreeSet<&String>) {
