@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 
 use hickory_proto::op::Message;
-use hickory_proto::rr::Record;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{RData, Record};
 use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::rtype;
 
 /// A message, ready to be printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ pub fn present(packet: &[u8]) -> Result<Presented, String> {
         ("rd", meta.recursion_desired),
         ("ra", meta.recursion_available),
     ];
-    let lines = |records: &[Record]| records.iter().map(ToString::to_string).collect();
+    let lines = |records: &[Record]| records.iter().map(line).collect();
     let subnet = message.edns.as_ref().and_then(|edns| match edns.option(EdnsCode::Subnet) {
         Some(EdnsOption::Subnet(subnet)) => Some(Scope {
             address: subnet.addr(),
@@ -74,8 +77,50 @@ pub fn present(packet: &[u8]) -> Result<Presented, String> {
     })
 }
 
+/// A record as master files write it; RFC 3597's form for types that hickory-proto has no text for.
+fn line(record: &Record) -> String {
+    let RData::Unknown { code, rdata } = &record.data else { return record.to_string() };
+    let rtype = u16::from(*code);
+    let octets = rdata.anything.as_slice();
+    let data = match Name::from_wire(octets).filter(|name| name.as_wire().len() == octets.len()) {
+        Some(target) if rtype == rtype::DNAME => target.to_string(),
+        _ => {
+            let digits: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+            format!("\\# {} {digits}", octets.len()).trim_end().to_owned()
+        }
+    };
+    format!("{} {} {} {} {data}", record.name, record.ttl, record.dns_class, rtype::Shown(rtype))
+}
+
 fn rcode_text(code: u16) -> String {
     use crate::wire::Rcode;
     let found = Rcode::ALL.iter().find(|rcode| **rcode as u16 == code);
     found.map_or_else(|| format!("RCODE{code}"), |rcode| rcode.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::answer::{Client, Context, Outcome, Server, Transport, answer};
+    use crate::name::Name;
+    use crate::testing;
+
+    #[test]
+    fn types_without_a_text_are_shown_as_rfc_3597_section_5_writes_them() {
+        let snapshot = testing::snapshot(testing::world(&[], |_| {}), &[]);
+        let server = Server::default();
+        let context = Context { server: &server, now: shared::time::UnixMillis(0) };
+        let address = "127.0.0.1:53".parse().unwrap();
+        let client = Client { address, transport: Transport::Tcp, draw: 0 };
+        let shown = |name: &str, rtype: u16| {
+            let packet =
+                crate::wire::write_query(1, &Name::parse_absolute(name).unwrap(), rtype, None);
+            let mut out = vec![0; 4096];
+            match answer(&packet, &client, &context, &snapshot, &mut out) {
+                Outcome::Respond { length, .. } => super::present(&out[..length]).unwrap().answer,
+                Outcome::Drop(reason) => panic!("{reason:?}"),
+            }
+        };
+        assert_eq!(shown("old.cdn.test", 39), ["old.cdn.test. 300 IN DNAME new.cdn.test."]);
+        assert_eq!(shown("odd.cdn.test", 62_347), ["odd.cdn.test. 300 IN TYPE62347 \\# 2 abcd"]);
+    }
 }

@@ -5,9 +5,11 @@ mod bad_input;
 mod failover;
 mod geography;
 mod operating;
+mod records;
 mod rehearsal;
 mod steering;
 mod storms;
+mod zones;
 
 use harness::fleet::Fleet;
 use harness::plan::Plan;

@@ -186,7 +186,7 @@ fn ttl_class_type<'t, 'a>(
             let parsed = rdata::parse_time(text);
             ttl =
                 Some(parsed.ok_or_else(|| format!("`{text}` is not a TTL: write `3600` or `1h`"))?);
-        } else if !class_seen && text.eq_ignore_ascii_case("IN") {
+        } else if !class_seen && ["IN", "CLASS1"].iter().any(|c| text.eq_ignore_ascii_case(c)) {
             class_seen = true;
         } else if !class_seen && ["CH", "HS", "CS"].iter().any(|c| text.eq_ignore_ascii_case(c)) {
             return Err(format!("class {text} is not served: only IN is"));
@@ -400,6 +400,48 @@ abs.cdn.test. TXT x";
                 "#.sub.cdn.test. 3600 TXT",
                 "abs.cdn.test. 3600 TXT",
             ]
+        );
+    }
+
+    /// What is allowed and seldom seen: CRLF, tabs, a class in RFC 3597's form, names that look like something else,
+    /// parentheses and quotes that go on over lines, strings without a space between them, no end of the last line.
+    #[test]
+    fn odd_files_read_as_rfc_1035_section_5_1_allows() {
+        let text = "$TTL 60\r\n\r\n ; alone\r\n\t\r\n\
+IN\tCLASS1 5 A 192.0.2.1\r\n\
+3600 3600 IN A ( 192.0.2.2\r\n)\r\n\
+A A A A\n\
+txt TXT ( \"two\nlines\" \"a\"\"b\" ; not this\n c )\n\
+\\@ MX 10 @\n\
+\\032\\009 TXT \\\"\n\
+$origin .\n\
+x.cdn.test TYPE1 \\# 4 C0000203";
+        let (records, problems) = read_text(text);
+        // `A` is an owner, and then no address.
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("cdn.zone:8: A: `A` is not an IPv4 address"),
+            "{problems:?}"
+        );
+        assert_eq!(
+            records,
+            [
+                "in.cdn.test. 5 A",
+                "3600.cdn.test. 3600 A",
+                "txt.cdn.test. 60 TXT",
+                "\\@.cdn.test. 60 MX",
+                "\\032\\009.cdn.test. 60 TXT",
+                "x.cdn.test. 60 A",
+            ]
+        );
+        let apex = Name::parse_absolute("cdn.test").unwrap();
+        let (records, _) = read(Path::new("x"), &apex, &|_| Ok(text.into()));
+        let data: Vec<_> = records.iter().map(|record| record.rdata.to_vec()).collect();
+        assert_eq!(data[2], b"\x09two\nlines\x01a\x01b\x01c");
+        assert_eq!(data[3], b"\0\x0a\x03cdn\x04test\0");
+        assert_eq!(
+            (data[4].as_slice(), data[5].as_slice()),
+            (b"\x01\"".as_slice(), [192, 0, 2, 3].as_slice())
         );
     }
 

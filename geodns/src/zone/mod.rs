@@ -11,6 +11,7 @@ mod build;
 mod check;
 mod contents;
 pub mod file;
+mod loc;
 mod rdata;
 mod records;
 mod svcb;

@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::file::Token;
-use super::svcb;
+use super::{loc, svcb};
 use crate::name::{Name, unescape};
 use crate::rtype;
 
@@ -40,6 +40,10 @@ enum Field {
     Types,
     /// Service parameters (RFC 9460).
     SvcParams,
+    /// A place on Earth (RFC 1876).
+    Place,
+    /// Octets in hexadecimal, this many, with this character between groups of this many digits.
+    Groups(usize, u8, usize),
 }
 
 fn fields(rtype: u16) -> Option<&'static [Field]> {
@@ -47,23 +51,32 @@ fn fields(rtype: u16) -> Option<&'static [Field]> {
     Some(match rtype {
         rtype::A => &[V4],
         rtype::AAAA => &[V6],
-        rtype::NS | rtype::CNAME | rtype::DNAME | rtype::ALIAS | 12 => &[Name],
+        rtype::NS | rtype::CNAME | rtype::DNAME | rtype::ALIAS | 7..=9 | 12 => &[Name],
         rtype::SOA => &[Name, Name, U32, Time, Time, Time, Time],
         13 => &[Text, Text],
-        rtype::MX | 18 => &[U16, Name],
-        rtype::TXT | 99 => &[Texts],
-        17 => &[Name, Name],
+        rtype::MX | 18 | 21 | 36 | 107 => &[U16, Name],
+        rtype::TXT | 20 | 56 | 99 | 258 | 261 | 262 => &[Texts],
+        14 | 17 => &[Name, Name],
+        19 => &[Text],
+        25 => &[U16, U8, U8, Base64],
+        26 => &[U16, Name, Name],
+        27 => &[Text, Text, Text],
+        29 => &[Place],
         rtype::SRV => &[U16, U16, U16, Name],
         35 => &[U16, U16, Text, Text, Text, Name],
         37 => &[U16, U16, U8, Base64],
-        rtype::DS | 59 => &[U16, U8, U8, Hex],
+        rtype::DS | 59 | 32_768 | 32_769 => &[U16, U8, U8, Hex],
         44 => &[U8, U8, Hex],
         48 | 60 => &[U16, U8, U8, Base64],
         52 | 53 => &[U8, U8, U8, Hex],
-        61 => &[Base64],
+        49 | 61 => &[Base64],
         62 => &[U32, U16, Types],
         63 => &[U32, U8, U8, Hex],
         rtype::SVCB | rtype::HTTPS => &[U16, Name, SvcParams],
+        104 | 106 => &[U16, Groups(8, b':', 4)],
+        105 => &[U16, V4],
+        108 => &[Groups(6, b'-', 2)],
+        109 => &[Groups(8, b'-', 2)],
         256 => &[U16, U16, LongText],
         257 => &[U8, Tag, LongText],
         _ => return None,
@@ -216,6 +229,24 @@ fn parse_field(
                 types.push(rtype.ok_or_else(|| format!("`{}` is not a type", token.shown()))?);
             }
             push_bitmap(rdata, types);
+        }
+        Field::Place => {
+            rdata.extend(loc::parse(tokens.as_slice())?);
+            *tokens = [].iter();
+        }
+        Field::Groups(octets, between, digits) => {
+            let token = next(tokens, "hexadecimal digits")?;
+            let groups: Vec<&[u8]> = token.text.split(|octet| *octet == between).collect();
+            let whole =
+                groups.iter().all(|group| group.len() == digits).then(|| hex(&groups.concat()));
+            let whole = whole.and_then(Result::ok).filter(|whole| whole.len() == octets);
+            let between = char::from(between);
+            rdata.extend(whole.ok_or_else(|| {
+                format!(
+                    "`{}` is not {octets} octets in groups of {digits} digits with `{between}` between them",
+                    token.shown()
+                )
+            })?);
         }
         Field::SvcParams => {
             rdata.extend(svcb::parse_params(tokens.as_slice())?);
@@ -416,6 +447,24 @@ mod tests {
     }
 
     #[test]
+    fn types_that_hickory_proto_does_not_know_have_their_octets() {
+        for (rtype, text, expected) in [
+            ("KX", "10 kx", b"\0\x0a\x02kx\x03cdn\x04test\0".as_slice()),
+            ("RT", "5 relay.other.", b"\0\x05\x05relay\x05other\0"),
+            ("X25", "311061700956", b"\x0c311061700956"),
+            ("MINFO", "a. b.", b"\x01a\0\x01b\0"),
+            ("NID", "10 0014:4fff:ff20:ee64", b"\0\x0a\x00\x14\x4f\xff\xff\x20\xee\x64"),
+            ("L32", "10 10.1.2.0", b"\0\x0a\x0a\x01\x02\x00"),
+            ("EUI48", "00-00-5e-00-53-2a", b"\x00\x00\x5e\x00\x53\x2a"),
+            ("EUI64", "00-00-5e-ef-10-00-00-2a", b"\x00\x00\x5e\xef\x10\x00\x00\x2a"),
+            ("RESINFO", "qnamemin exterr=15-17", b"\x08qnamemin\x0cexterr=15-17"),
+            ("DHCID", "AAIBY2/A", b"\x00\x02\x01\x63\x6f\xc0"),
+        ] {
+            assert_eq!(rdata(rtype, text).as_deref(), Ok(expected), "{rtype}");
+        }
+    }
+
+    #[test]
     fn texts_keep_their_octets_rfc_1035_section_5_1() {
         assert_eq!(
             rdata("TXT", r#""a \"b\" \\ \059\255" plain "#).unwrap(),
@@ -443,6 +492,34 @@ mod tests {
         }
     }
 
+    /// Appendix D.1 and D.2: whole RDATA, priority and target in front.
+    #[test]
+    fn the_vectors_of_rfc_9460_appendix_d() {
+        let target = b"\x03foo\x07example\x03com\0";
+        for (rtype, text, head, tail) in [
+            ("HTTPS", "0 foo.example.com.", b"\0\0".as_slice(), b"".as_slice()),
+            ("SVCB", "16 foo.example.com. port=53", b"\0\x10", b"\0\x03\0\x02\0\x35"),
+            ("SVCB", "1 foo.example.com. key667=hello", b"\0\x01", b"\x02\x9b\0\x05hello"),
+            (
+                "SVCB",
+                r#"1 foo.example.com. ( key667="hello\210qoo" )"#,
+                b"\0\x01",
+                b"\x02\x9b\0\x09hello\xd2qoo",
+            ),
+            (
+                "SVCB",
+                "16 foo.example.com. ( alpn=h2,h3-19 mandatory=ipv4hint,alpn ipv4hint=192.0.2.1 )",
+                b"\0\x10",
+                b"\0\0\0\x04\0\x01\0\x04\0\x01\0\x09\x02h2\x05h3-19\0\x04\0\x04\xc0\0\x02\x01",
+            ),
+        ] {
+            let expected = [head, target, tail].concat();
+            assert_eq!(rdata(rtype, text).unwrap(), expected, "{text}");
+            assert!(decodes(rtype::parse(rtype).unwrap(), &expected), "{text}");
+        }
+        assert_eq!(rdata("SVCB", "1 .").unwrap(), b"\0\x01\0");
+    }
+
     #[test]
     fn wrong_fields_are_named() {
         for (rtype, text, part) in [
@@ -458,7 +535,10 @@ mod tests {
             ("NS", "\"ns1\"", "quotes"),
             ("TLSA", "3 1 1 xyz", "hexadecimal"),
             ("CERT", "1 2 3 AQ=D", "base 64"),
-            ("LOC", "51 N", r"\# LENGTH HEX"),
+            ("LOC", "51 N", "E or W is missing"),
+            ("EUI48", "00-00-5e-00-53", "6 octets"),
+            ("NID", "10 14:4fff:ff20:ee64", "8 octets"),
+            ("APL", "1:192.0.2.0/24", r"\# LENGTH HEX"),
             ("RRSIG", "A 8 2", "signed zone"),
             ("ANY", "x", "not a type that zones hold"),
         ] {
