@@ -11,9 +11,11 @@ use std::time::Duration;
 use shared::health::State;
 use shared::report::Report;
 
-use crate::pick::Candidate;
+use crate::pick::{Candidate, EVERYTHING, kept};
 use crate::reason::Reason;
-use crate::world::{AllDown, CheckId, DatacenterId, EdgeId, Family, Policy, World, stable_key};
+use crate::world::{
+    AllDown, CheckId, DatacenterId, EdgeId, Family, Pick, Policy, World, stable_key,
+};
 
 /// What a check knows of an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +199,7 @@ pub struct Target {
     pub count: u16,
     key: u64,
     weight: u32,
+    kept: u32,
 }
 
 impl Candidate for Target {
@@ -205,6 +208,9 @@ impl Candidate for Target {
     }
     fn weight(&self) -> u32 {
         self.weight
+    }
+    fn kept(&self) -> u32 {
+        self.kept
     }
 }
 
@@ -344,7 +350,8 @@ fn serving(
     id: DatacenterId,
 ) -> Serving {
     let all = targets(world, family, id, |_| true);
-    let up = targets(world, family, id, |edge| facts.edge_is_up(policy, edge));
+    let mut up = targets(world, family, id, |edge| facts.edge_is_up(policy, edge));
+    bound_loads(policy, facts, &mut up);
     let none = |verdict| Serving { verdict, targets: Box::default() };
     if all.is_empty() {
         return none(Verdict::NoFamily);
@@ -359,6 +366,25 @@ fn serving(
         }),
         Mode::Auto if (up.len() as f64) < policy.min_up * all.len() as f64 => none(Verdict::TooFew),
         Mode::Auto => Serving { verdict: Verdict::Up, targets: up },
+    }
+}
+
+/// Lets edges with too much load give keys up, where keys choose edges. Of an edge that has not said what load it has
+/// nothing is known: it keeps all, and counts for nothing in the mean.
+fn bound_loads(policy: &Policy, facts: &Facts, targets: &mut [Target]) {
+    if !matches!(policy.pick, Pick::HashClient | Pick::HashName) {
+        return;
+    }
+    let load = |target: &Target| {
+        let report = facts.reports.get(usize::from(target.edge))?.as_ref()?;
+        report.load.is_finite().then_some(report.load.max(0.0))
+    };
+    let loads: Vec<f64> = targets.iter().filter_map(load).collect();
+    let mean = loads.iter().sum::<f64>() / loads.len() as f64;
+    for target in targets {
+        if let Some(load) = load(target) {
+            target.kept = kept(load, mean, policy.bounded_load);
+        }
     }
 }
 
@@ -410,7 +436,7 @@ fn targets(
             count += 1;
         }
         let (key, weight) = (stable_key(&edge.name), edge.weight);
-        Target { edge: id, records: records.into(), count, key, weight }
+        Target { edge: id, records: records.into(), count, key, weight, kept: EVERYTHING }
     });
     rendered.filter(|target| target.count > 0).collect()
 }

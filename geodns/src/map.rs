@@ -5,6 +5,7 @@
 //! shortest prefix for which it is true and no two scopes overlap (RFC 7871 §7.2.1). Health has no part in it.
 //! [`order`] decides a single list; the table, and [`explain`] later, get theirs from it.
 
+pub mod compare;
 pub mod order;
 pub mod partial;
 pub mod routable;
@@ -20,7 +21,7 @@ pub use order::{Known, Matched, distance_km};
 
 use self::order::Orders;
 use self::partial::{Partial, Rank};
-use crate::world::{DatacenterId, Policy, Rule, RuleBy, World, stable_key};
+use crate::world::{DatacenterId, Order, Policy, Rule, RuleBy, World, stable_key};
 
 /// Whose address a list is looked up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +138,15 @@ impl Table {
     #[inline]
     pub(crate) fn partial(&self) -> Option<&Partial> {
         self.partial.as_deref()
+    }
+
+    /// The first datacenter of every address; none where clients are drawn by weight.
+    fn firsts(&self, order: Order) -> IpRangeMap<Option<DatacenterId>> {
+        self.leaves.map(|leaf| {
+            let list = self.lists.get(leaf as usize)?;
+            let is_drawn = order == Order::Weighted && list.fixed == 0;
+            list.datacenters.first().filter(|_| !is_drawn).copied()
+        })
     }
 
     fn compile(world: &World, policy: &Policy, geography: &Geography, whose: Whose) -> Self {

@@ -163,7 +163,7 @@ impl Ecs {
 }
 
 /// An exception for some clients. All its conditions that are not empty must hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
     /// Countries.
     pub countries: Vec<CountryCode>,
@@ -181,6 +181,13 @@ pub struct Rule {
     pub by: RuleBy,
     /// Datacenters that come first for them.
     pub to: Vec<DatacenterId>,
+}
+
+impl Rule {
+    /// Whether both are about the same clients.
+    pub fn has_same_conditions(&self, other: &Self) -> bool {
+        Self { to: other.to.clone(), ..self.clone() } == *other
+    }
 }
 
 /// The address family that a query asks for.

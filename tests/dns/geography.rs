@@ -169,6 +169,45 @@ fn a_database_that_breaks_is_refused_and_the_old_one_goes_on() {
     assert_eq!(fleet.node("ns1").metrics().sum(reloaded, &[]), 1.0);
 }
 
+/// A database that puts most of the world elsewhere is not believed, until the operator says so.
+#[test]
+fn a_database_that_moves_the_world_is_refused_until_the_operator_allows_it() {
+    let everywhere = |location| {
+        let mut writer = Writer::new("Test-City");
+        let record =
+            CityRecord { country: "KR", location: Some(location), ..CityRecord::default() };
+        writer.city("0.0.0.0/1".parse().unwrap(), &record);
+        writer.city("2400::/12".parse().unwrap(), &record);
+        writer.finish().unwrap()
+    };
+    let plan = unchecked("[geo]\ndatabases = [\"city.mmdb\"]\nmax_moved = 0.3")
+        .file("city.mmdb", everywhere((37.57, 126.98)));
+    let mut fleet = plan.write();
+    fleet.node_mut("ns1").start();
+    let reloaded = "geodns_config_last_reload_successful";
+    assert_all_sent(&fleet, &[("90.1.2.0/24", "icn-1"), ("200.1.2.0/24", "iad-1")]);
+
+    std::fs::write(fleet.dir().join("city.mmdb"), everywhere((48.86, 2.35))).unwrap();
+    let reply = fleet.node("ns1").admin_request("POST", "/v1/reload", "");
+    assert_eq!(reply.status, 422, "{}", reply.text());
+    let text = reply.text();
+    for part in
+        ["meridian.toml:", "IPv4 clients", "`web`", "from icn to fra", "`max_moved` allows 30.0 %"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(fleet.node("ns1").metrics().sum(reloaded, &[]), 0.0);
+    assert_all_sent(&fleet, &[("90.1.2.0/24", "icn-1"), ("200.1.2.0/24", "iad-1")]);
+    let output = fleet.run(Program::Geodns, &["reload", "--node", "ns1"]);
+    assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+
+    fleet.edit("max_moved = 0.3", "max_moved = 1.0");
+    let output = fleet.run(Program::Geodns, &["reload", "--node", "ns1"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_all_sent(&fleet, &[("90.1.2.0/24", "fra-1"), ("200.1.2.0/24", "iad-1")]);
+    assert_eq!(fleet.node("ns1").metrics().sum(reloaded, &[]), 1.0);
+}
+
 /// A port of the IPv6 loopback that is free for both.
 fn free_v6() -> SocketAddr {
     loop {

@@ -13,6 +13,7 @@ use crate::testing::{self, FRA, IN_ASIA};
 use crate::wire::write_query;
 
 mod cookies_and_rates;
+mod rfc7871;
 
 const NOW: UnixMillis = UnixMillis(1_559_731_985_000);
 

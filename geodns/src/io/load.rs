@@ -10,6 +10,7 @@ use shared::io::files::{System, read_secret};
 use shared::prefix::Prefix;
 
 use crate::config::{Check, ZoneSource, checks, unasked, world, zones};
+use crate::map::compare;
 use crate::service::{Services, uneven};
 use crate::snapshot::Tables;
 use crate::world::World;
@@ -63,6 +64,22 @@ pub fn load(path: &Path) -> Result<Loading, Vec<Problem>> {
         checks,
         warnings,
     })
+}
+
+/// Why new databases must not take the place of those of `before`: they would move more clients than `max_moved`.
+pub(super) fn moved_too_much(before: &Tables, loading: &Loading) -> Vec<Problem> {
+    let most = loading.config.spec.geo.max_moved;
+    let at = [Step::from("geo"), "max_moved".into()];
+    let moved = compare::moved(before, &loading.tables);
+    let too_much = moved.into_iter().filter(|moved| moved.share > most);
+    let problem = |moved| {
+        let why = format!(
+            "the new databases would move {moved}, and `max_moved` allows {:.1} %: look at the databases, and raise `max_moved` when this is what you want",
+            most * 100.0
+        );
+        loading.config.problem(&at, Severity::Error, why)
+    };
+    too_much.map(problem).collect()
 }
 
 /// What is wrong with the file of a nameserver's admin token.

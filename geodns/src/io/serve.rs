@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, Notify};
 use super::certificate::{self, Certificate};
 use super::connections::{Connections, Counters, Limits};
 use super::encrypted::Encrypted;
-use super::load::{Loading, load};
+use super::load::{Loading, load, moved_too_much};
 use super::node::Node;
 use super::{admin, probe, tcp, udp};
 use crate::metrics;
@@ -66,8 +66,13 @@ impl Reloader {
     pub(super) async fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         let _turn = self.turn.lock().await;
         let (path, name) = (self.node.config_path.clone(), Arc::clone(&self.node.name));
+        let before = self.node.served.load_full();
         let loaded = tokio::task::spawn_blocking(move || {
             let loading = load(&path).map_err(|problems| vec![listing(&problems)])?;
+            let moved = moved_too_much(&before.snapshot.tables, &loading);
+            if !moved.is_empty() {
+                return Err(vec![listing(&moved)]);
+            }
             let certified = certificate::load(&loading.config, &name);
             Ok((loading, certified.map_err(|problem| vec![problem.to_string()])?))
         });

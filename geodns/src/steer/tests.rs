@@ -332,6 +332,57 @@ fn hash_client_is_stable_within_its_scope() {
     assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}");
 }
 
+/// Two edges, one of which has three times the other's load: with `bounded_load` 1.25 it keeps what makes that 5/4 of the
+/// mean. Names choose, then clients; scopes stay.
+#[test]
+fn an_edge_with_too_much_load_gives_keys_up() {
+    for by in [Pick::HashName, Pick::HashClient] {
+        let world = testing::world(&[], |policy| (policy.pick, policy.answers) = (by, 1));
+        let all = testing::snapshot(world, &[]);
+        let with_loads = |loads: [Option<f64>; 2]| {
+            let mut facts = testing::down(&all.tables.world, &[]);
+            for (report, load) in facts.reports.iter_mut().zip(loads) {
+                let report_of = |load| shared::report::Report { load, ..Default::default() };
+                *report = load.map(|load| std::sync::Arc::new(report_of(load)));
+            }
+            all.with_health(facts)
+        };
+        let edges = |snapshot: &Snapshot| -> Vec<(u16, u8)> {
+            let asked = |n: u32| {
+                let subnet = format!("1.{}.{}.0/24", 208 + n / 256, n % 256);
+                let option = subnet_option(subnet.parse::<Prefix>().unwrap());
+                let subnet = Edns::parse(1232, 0, &option).unwrap().subnet;
+                let (policy, map) = snapshot.tables.policy(0).unwrap();
+                let client = IN_ASIA.parse().unwrap();
+                let name = u64::from(n) * 0x9e37_79b9;
+                let asked = Asked { client, subnet, family: Family::V4, name, draw: 0 };
+                let decision = decide((0, policy), map, &snapshot.health, &asked, |_, _| {});
+                (decision.targets().next().unwrap().edge, decision.scope_bits)
+            };
+            (0..2000).map(asked).collect()
+        };
+        let usual = edges(&all);
+        let share =
+            |got: &[(u16, u8)]| got.iter().filter(|(edge, _)| *edge == 0).count() as f64 / 2000.0;
+        assert!((share(&usual) - 0.5).abs() < 0.05);
+        for unmoved in
+            [[None, None], [Some(0.9), None], [Some(0.5), Some(0.4)], [Some(0.09), Some(0.0)]]
+        {
+            assert_eq!(edges(&with_loads(unmoved)), usual, "{unmoved:?}");
+        }
+        // Mean 0.6, bound 0.75: of 0.9 five sixths stay.
+        let bounded = edges(&with_loads([Some(0.9), Some(0.3)]));
+        assert!((share(&bounded) - 0.5 * 0.75 / 0.9).abs() < 0.03, "{}", share(&bounded));
+        for (now, before) in bounded.iter().zip(&usual) {
+            assert!(
+                now == before || (now.0, before.0) == (1, 0),
+                "only keys of the loaded one move"
+            );
+            assert_eq!(now.1, before.1, "scopes do not move");
+        }
+    }
+}
+
 fn networks() -> impl Strategy<Value = Vec<(Prefix, String)>> {
     let network = (any::<[u8; 3]>(), 6_u8..=30, prop_oneof!["icn", "fra", "iad"]).prop_map(
         |([a, b, c], bits, datacenter)| {

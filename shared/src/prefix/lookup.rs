@@ -59,6 +59,20 @@ impl<L: Copy + Eq> LookupTable<L> {
         (leaf, scope.min(max_bits))
     }
 
+    /// What `f` makes of every leaf, as a map of all addresses.
+    pub fn map<T: Eq>(&self, mut f: impl FnMut(L) -> T) -> IpRangeMap<T> {
+        let v4 = RangeMap::from_starts(self.v4.ranges.iter().map(|(start, leaf)| (start, f(leaf))));
+        let v6 = match &self.v6 {
+            V6::Coarse(table) => RangeMap::from_starts(
+                table.ranges.iter().map(|(start, leaf)| (u128::from(start) << 64, f(leaf))),
+            ),
+            V6::Fine(table) => {
+                RangeMap::from_starts(table.ranges.iter().map(|(start, leaf)| (start, f(leaf))))
+            }
+        };
+        IpRangeMap { v4, v6 }
+    }
+
     /// How many ranges the table has.
     pub fn range_count(&self) -> usize {
         self.v4.ranges.starts.len()
@@ -91,6 +105,11 @@ impl<A: Address, L: Copy + Eq> Ranges<A, L> {
     fn new(ranges: impl Iterator<Item = (A, L)>) -> Self {
         let (starts, leaves): (Vec<A>, Vec<L>) = ranges.unzip();
         Self { starts: starts.into(), leaves: leaves.into() }
+    }
+
+    /// Where each range starts, and its leaf.
+    fn iter(&self) -> impl Iterator<Item = (A, L)> {
+        self.starts.iter().copied().zip(self.leaves.iter().copied())
     }
 
     /// Leaf and scope of an address that lies in one of the ranges `low..=high`.
@@ -335,6 +354,7 @@ mod tests {
             };
             let table = LookupTable::new(&map);
             prop_assert_eq!(table.range_count(), map.range_count());
+            prop_assert_eq!(&table.map(|leaf| leaf), &map);
             for address in probes(&v4, some4) {
                 let (leaf, scope) = table.lookup_v4(address.into());
                 prop_assert_eq!(leaf, naive(&v4, address));

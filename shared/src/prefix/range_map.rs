@@ -40,6 +40,15 @@ impl<A: Address, T: Eq> RangeMap<A, T> {
         Self { starts: Vec::new(), values: Vec::new() }
     }
 
+    /// From where each range starts, ascending from the first address, and its value.
+    pub(super) fn from_starts(starts: impl Iterator<Item = (A, T)>) -> Self {
+        let mut map = Self::empty();
+        for (start, value) in starts {
+            map.set(start, value);
+        }
+        map
+    }
+
     /// How many ranges the map has.
     pub const fn range_count(&self) -> usize {
         self.starts.len()

@@ -189,7 +189,13 @@ fn weights_hold_among_those_that_are_up() {
         let is_up = |id: u16| matches!(states[usize::from(id)], State::Up | State::ForcedUp);
         let mut counts = [0.0; 3];
         for n in 0..400_u32 {
-            let got = v4(&now, &format!("{}.{}.0.0/24", 60 + n / 200, n % 200));
+            let client = format!("{}.{}.0.0/24", 60 + n / 200, n % 200);
+            let (got, usual) = (v4(&now, &client), v4(&snapshot, &client));
+            assert_eq!(got.scope, usual.scope);
+            // Who fails moves only its own clients.
+            if usual.datacenter.is_some_and(is_up) {
+                assert_eq!(got.datacenter, usual.datacenter, "{states:?} {client}");
+            }
             counts[usize::from(got.datacenter.unwrap())] += 1.0;
         }
         if is_up(FRA) || is_up(IAD) {
