@@ -15,16 +15,17 @@ use shared::prefix::Prefix;
 use shared::time::UnixMillis;
 
 use crate::answer::{Client, Context, Outcome, Server, Transport, answer, decide};
-use crate::health::{Facts, Mode, Verdict};
+use crate::health::{Facts, Intake, Mode, Verdict};
 use crate::map::{self, Matched, Whose};
 use crate::name::Name;
 use crate::present::{Presented, present};
 use crate::reason::Reason;
 use crate::rtype;
-use crate::snapshot::Snapshot;
+use crate::service::{Lack, Service};
+use crate::snapshot::{Snapshot, Tables};
 use crate::steer::Decision;
 use crate::wire::{self, Query};
-use crate::world::{DatacenterId, EdgeId, Family, Policy, PolicyId};
+use crate::world::{DatacenterId, EdgeId, Family, Policy, PolicyId, RuleBy};
 use crate::zone::Found;
 
 /// What is to be explained.
@@ -58,6 +59,9 @@ pub struct Explained {
     /// Steering, when the name is steered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steering: Option<Steering>,
+    /// HTTPS records of the name, when they were asked for and it is steered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<String>,
     /// The reason's code.
     pub reason: String,
     /// The reason in words.
@@ -110,6 +114,9 @@ pub struct Candidate {
     /// The same in a word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// The share of its clients that it takes, in percent, while that is not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_percent: Option<u32>,
     /// Its edges and their states.
     pub edges: Vec<String>,
 }
@@ -131,21 +138,22 @@ pub fn explain(snapshot: &Snapshot, request: &Request) -> Result<Explained, Stri
         Outcome::Drop(reason) => return Err(format!("not answered: {}", reason.explanation())),
     };
     let presented = present(out.get(..length).unwrap_or_default())?;
-    let (name, aliases) = steered_name(snapshot, request);
-    let steering = name.and_then(|(name, policy)| {
-        let query = wire::parse(&packet).ok()?;
-        let decided = |family| steering(snapshot, &query, &client, policy, family, name.as_wire());
+    let (leads, aliases) = leads_to(snapshot, request);
+    let query = wire::parse(&packet).ok();
+    let steering = query.and_then(|query| {
+        let leads = leads.as_ref()?;
+        let decided = |family| steering(snapshot, &query, &client, family, leads);
         match (Family::of_type(request.qtype), request.qtype) {
             (Some(family), _) => decided(family),
             // An HTTPS record has the addresses of both families: told is the one that the record follows.
-            (None, rtype::HTTPS) if snapshot.tables.services.of(policy).is_some() => {
-                decided(Family::V4)
-                    .filter(|told| told.datacenter.is_some())
-                    .or_else(|| decided(Family::V6))
-            }
+            (None, rtype::HTTPS) => decided(Family::V4)
+                .filter(|told| told.datacenter.is_some())
+                .or_else(|| decided(Family::V6)),
             _ => None,
         }
     });
+    let https = leads.filter(|_| request.qtype == rtype::HTTPS);
+    let https = https.map(|leads| https_text(snapshot, leads.policy));
     Ok(Explained {
         name: request.name.to_string(),
         r#type: rtype::Shown(request.qtype).to_string(),
@@ -153,14 +161,23 @@ pub fn explain(snapshot: &Snapshot, request: &Request) -> Result<Explained, Stri
         subnet: request.subnet,
         aliases,
         steering,
+        https,
         reason: facts.reason.as_str().to_owned(),
         explanation: facts.reason.explanation().to_owned(),
         answer: presented,
     })
 }
 
+/// A steered name, asked for itself or through others.
+struct Leads {
+    name: Name,
+    policy: PolicyId,
+    /// What an ALIAS on the way allows.
+    most_ttl: u32,
+}
+
 /// The steered name that the name asked for is or leads to, and the aliases in between.
-fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, PolicyId)>, Vec<String>) {
+fn leads_to(snapshot: &Snapshot, request: &Request) -> (Option<Leads>, Vec<String>) {
     let asked = request.name.to_lower();
     let mut name = asked.clone();
     let mut aliases = Vec::new();
@@ -168,10 +185,11 @@ fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, Policy
         let Found::Node(_, node) = snapshot.tables.zones.find(name.as_wire(), false) else { break };
         if let Some((alias, target)) = node.alias() {
             aliases.extend(alias.through.iter().chain([&alias.name]).map(Name::to_string));
-            return (target.steered().map(|policy| (alias.name.clone(), policy)), aliases);
+            let leads = |policy| Leads { name: alias.name.clone(), policy, most_ttl: alias.ttl };
+            return (target.steered().map(leads), aliases);
         }
         if let Some(policy) = node.steered() {
-            return (Some((name, policy)), aliases);
+            return (Some(Leads { name, policy, most_ttl: u32::MAX }), aliases);
         }
         let target =
             node.rrset(rtype::CNAME).and_then(|alias| Name::from_wire(alias.first_rdata()));
@@ -185,20 +203,38 @@ fn steered_name(snapshot: &Snapshot, request: &Request) -> (Option<(Name, Policy
     (None, aliases)
 }
 
+/// Whether a policy's names have HTTPS records, and why not.
+fn https_text(snapshot: &Snapshot, policy: PolicyId) -> String {
+    let Tables { services, world, .. } = &*snapshot.tables;
+    let name = |edge: EdgeId| world.edges.get(usize::from(edge)).map_or("", |edge| &edge.name);
+    match (services.of(policy), services.lack(policy)) {
+        (Some(Service { port: None }), _) => "on the port of the scheme".to_owned(),
+        (Some(Service { port: Some(port) }), _) => format!("on port {port}"),
+        (None, Some(Lack::Listener(edge))) => {
+            format!("none: edge {} does not listen for https", name(edge))
+        }
+        (None, Some(Lack::Port(edge))) => {
+            format!("none: edge {} listens for https on another port than the others", name(edge))
+        }
+        (None, _) => "none: the policy has no edges".to_owned(),
+    }
+}
+
 fn steering(
     snapshot: &Snapshot,
     query: &Query<'_>,
     client: &Client,
-    id: PolicyId,
     family: Family,
-    name: &[u8],
+    leads: &Leads,
 ) -> Option<Steering> {
-    let (policy, _) = snapshot.tables.policy(id)?;
+    let (policy_id, name) = (leads.policy, leads.name.as_wire());
+    let (policy, _) = snapshot.tables.policy(policy_id)?;
     let world = &snapshot.tables.world;
     let mut seen: Vec<(DatacenterId, Verdict)> = Vec::new();
-    let decision = decide(snapshot, id, family, name, client, query, |datacenter, verdict| {
-        seen.push((datacenter, verdict));
-    })?;
+    let decision =
+        decide(snapshot, policy_id, family, name, client, query, |datacenter, verdict| {
+            seen.push((datacenter, verdict));
+        })?;
     let by = decision.decided_by;
     let known = map::explain(world, policy, &snapshot.tables.geography, by, decision.whose);
     let from = known.description.place.as_ref().and_then(|place| place.place.location);
@@ -211,6 +247,7 @@ fn steering(
             .map(|distance| distance.round() as u32),
         verdict: verdict.map(|verdict| verdict_text(verdict).to_owned()),
         code: verdict.and_then(code),
+        takes_percent: takes_percent(snapshot.health.intakes(policy_id), id),
         edges: edges(snapshot, policy, id),
     });
     Some(Steering {
@@ -219,17 +256,20 @@ fn steering(
         decided_by_subnet: decision.whose == Whose::Subnet,
         known: known.description.to_string().lines().map(str::to_owned).collect(),
         network: known.network,
-        matched: matched_text(snapshot, known.matched),
+        matched: matched_text(snapshot, policy, known.matched),
         candidates: candidates.collect(),
         datacenter: decision.datacenter.map(|id| world.datacenter_name(id).to_owned()),
         reason: decision.reason.as_str().to_owned(),
-        ttl: decision.ttl,
-        ttl_because: ttl_text(policy, &decision).to_owned(),
+        ttl: decision.ttl.min(leads.most_ttl),
+        ttl_because: match decision.ttl > leads.most_ttl {
+            true => "the TTL of the ALIAS, or of what it leads through".to_owned(),
+            false => ttl_text(policy, &decision).to_owned(),
+        },
         scope_bits: decision.scope_bits,
     })
 }
 
-fn matched_text(snapshot: &Snapshot, matched: Matched) -> String {
+fn matched_text(snapshot: &Snapshot, policy: &Policy, matched: Matched) -> String {
     match matched {
         Matched::Network(id) => {
             format!(
@@ -237,7 +277,14 @@ fn matched_text(snapshot: &Snapshot, matched: Matched) -> String {
                 snapshot.tables.world.datacenter_name(id)
             )
         }
-        Matched::Rule(index) => format!("rule {} of the policy", index + 1),
+        Matched::Rule(index) => {
+            let about = match policy.rules.get(index).map(|rule| rule.by) {
+                Some(RuleBy::Subnet) => ", about client subnets",
+                Some(RuleBy::Resolver) => ", about resolvers' addresses",
+                Some(RuleBy::Any) | None => "",
+            };
+            format!("rule {} of the policy{about}", index + 1)
+        }
         Matched::Distance(from) => format!("distance from {from}"),
         Matched::Nowhere => "the place is not known: datacenters as they are listed".to_owned(),
         Matched::Listed => "datacenters as they are listed".to_owned(),
@@ -255,6 +302,12 @@ const fn ttl_text(policy: &Policy, decision: &Decision<'_>) -> &'static str {
         ttl if ttl == policy.ttl_min => "the policy's `min`: a change may be that near",
         _ => "the nearest moment at which the answer could change",
     }
+}
+
+/// While a datacenter returns or sheds load: how much of its clients it takes.
+fn takes_percent(intakes: &[Intake], datacenter: DatacenterId) -> Option<u32> {
+    let intake = intakes.get(usize::from(datacenter)).filter(|i| **i != Intake::default())?;
+    Some((intake.returned.min(1.0 - intake.shed) * 100.0).round() as u32)
 }
 
 /// The verdict as JSON has it.
@@ -317,6 +370,9 @@ impl fmt::Display for Explained {
         if let Some(steering) = &self.steering {
             write!(f, "{steering}")?;
         }
+        if let Some(https) = &self.https {
+            writeln!(f, "  HTTPS       {https}")?;
+        }
         writeln!(f, "  reason      {}: {}", self.reason, self.explanation)?;
         writeln!(f, "  answer      {} ({})", self.answer.rcode, self.answer.flags.join(" "))?;
         for record in self.answer.answer.iter().chain(&self.answer.authority) {
@@ -341,7 +397,11 @@ impl fmt::Display for Steering {
             if let Some(distance) = candidate.distance_km {
                 write!(f, " {distance:>6} km")?;
             }
-            writeln!(f, "  {}", candidate.verdict.as_deref().unwrap_or("not considered"))?;
+            write!(f, "  {}", candidate.verdict.as_deref().unwrap_or("not considered"))?;
+            match candidate.takes_percent {
+                Some(percent) => writeln!(f, "; takes {percent} % of its clients")?,
+                None => writeln!(f)?,
+            }
             for edge in &candidate.edges {
                 writeln!(f, "                {edge}")?;
             }
@@ -359,6 +419,7 @@ impl fmt::Display for Steering {
 mod tests {
     use super::*;
     use crate::testing::{self, FRA};
+    use crate::world::Rule;
 
     fn explained(edges_down: &[u16], name: &str, rtype: &str, subnet: Option<&str>) -> Explained {
         let all = testing::snapshot(testing::world(&[FRA], |_| {}), &[("10.1.0.0/16", "fra")]);
@@ -430,5 +491,60 @@ mod tests {
         let fixed = explained(&[], "nope.cdn.test", "A", None);
         assert_eq!((fixed.reason.as_str(), fixed.answer.rcode.as_str()), ("nxdomain", "NXDOMAIN"));
         assert!(fixed.steering.is_none());
+    }
+
+    #[test]
+    fn rules_say_whose_address_they_are_about() {
+        let world = testing::world(&[], |policy| {
+            let rule = |by, to| Rule { by, to: vec![to], ..Rule::default() };
+            policy.rules = vec![rule(RuleBy::Subnet, FRA), rule(RuleBy::Resolver, testing::IAD)];
+        });
+        let snapshot = testing::snapshot(world, &[]);
+        for (subnet, part) in [
+            (Some("80.0.0.0/20"), "rule 1 of the policy, about client subnets"),
+            (None, "rule 2 of the policy, about resolvers' addresses"),
+        ] {
+            let request = Request {
+                name: Name::parse_absolute("www.cdn.test").unwrap(),
+                qtype: rtype::A,
+                client: "1.208.0.1".parse().unwrap(),
+                subnet: subnet.map(|net| net.parse().unwrap()),
+            };
+            let told = explain(&snapshot, &request).unwrap().to_string();
+            assert!(told.contains(part), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_a_datacenter_takes_of_its_clients_is_told() {
+        let all = testing::snapshot(
+            testing::world(&[], |policy| policy.ramp = std::time::Duration::from_secs(60)),
+            &[],
+        );
+        let mut facts = testing::down(&all.tables.world, &[]);
+        facts.intakes[0][usize::from(testing::ICN)] = Intake { returned: 0.0, shed: 0.0 };
+        let snapshot = all.with_health(facts);
+        let request = Request {
+            name: Name::parse_absolute("flat.cdn.test").unwrap(),
+            qtype: rtype::HTTPS,
+            client: "1.208.0.1".parse().unwrap(),
+            subnet: Some("1.208.0.0/24".parse().unwrap()),
+        };
+        let told = explain(&snapshot, &request).unwrap();
+        let steering = told.steering.as_ref().unwrap();
+        let first = &steering.candidates[0];
+        assert_eq!((first.datacenter.as_str(), first.code.as_deref()), ("icn", Some("returning")));
+        assert_eq!(first.takes_percent, Some(0));
+        assert_eq!((told.reason.as_str(), steering.reason.as_str()), ("ramp", "ramp"));
+        let text = told.to_string();
+        for part in [
+            "alias of    www.cdn.test.",
+            "returns, and does not take this client yet; takes 0 % of its clients",
+            "TTL 20 s",
+            "the nearest moment at which the answer could change",
+            "HTTPS       on the port of the scheme",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }

@@ -79,7 +79,15 @@ pub fn present(packet: &[u8]) -> Result<Presented, String> {
 
 /// A record as master files write it; RFC 3597's form for types that hickory-proto has no text for.
 fn line(record: &Record) -> String {
-    let RData::Unknown { code, rdata } = &record.data else { return record.to_string() };
+    let (code, rdata) = match &record.data {
+        RData::Unknown { code, rdata } => (code, rdata),
+        RData::TXT(txt) => {
+            let texts = txt.txt_data.iter().map(|text| format!(" {}", quoted(text)));
+            let texts: String = texts.collect();
+            return format!("{} {} {} TXT{texts}", record.name, record.ttl, record.dns_class);
+        }
+        _ => return record.to_string(),
+    };
     let rtype = u16::from(*code);
     let octets = rdata.anything.as_slice();
     let data = match Name::from_wire(octets).filter(|name| name.as_wire().len() == octets.len()) {
@@ -90,6 +98,16 @@ fn line(record: &Record) -> String {
         }
     };
     format!("{} {} {} {} {data}", record.name, record.ttl, record.dns_class, rtype::Shown(rtype))
+}
+
+/// A character-string in quotes (RFC 1035 §5.1).
+fn quoted(text: &[u8]) -> String {
+    let octets = text.iter().map(|octet| match octet {
+        b'"' | b'\\' => format!("\\{}", char::from(*octet)),
+        0x20..=0x7e => char::from(*octet).to_string(),
+        other => format!("\\{other:03}"),
+    });
+    format!("\"{}\"", octets.collect::<String>())
 }
 
 fn rcode_text(code: u16) -> String {
@@ -105,7 +123,7 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn types_without_a_text_are_shown_as_rfc_3597_section_5_writes_them() {
+    fn records_are_shown_as_master_files_write_them_rfc_3597_section_5() {
         let snapshot = testing::snapshot(testing::world(&[], |_| {}), &[]);
         let server = Server::default();
         let context = Context { server: &server, now: shared::time::UnixMillis(0) };
@@ -121,6 +139,10 @@ mod tests {
             }
         };
         assert_eq!(shown("old.cdn.test", 39), ["old.cdn.test. 300 IN DNAME new.cdn.test."]);
+        assert_eq!(
+            shown("quoted.cdn.test", 16),
+            [r#"quoted.cdn.test. 300 IN TXT "a \"b\\" "\255""#]
+        );
         assert_eq!(shown("odd.cdn.test", 62_347), ["odd.cdn.test. 300 IN TYPE62347 \\# 2 abcd"]);
     }
 }

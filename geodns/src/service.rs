@@ -11,7 +11,7 @@
 use shared::config::{Loaded, Problem, Severity, Spec, Step};
 use shared::report::Report;
 
-use crate::world::{AllDown, Edge, Policy, PolicyId, World};
+use crate::world::{AllDown, Edge, EdgeId, Policy, PolicyId, World};
 
 /// The port of `https` that needs no mention.
 const HTTPS_PORT: u16 = 443;
@@ -19,7 +19,18 @@ const HTTPS_PORT: u16 = 443;
 /// Policies whose names have HTTPS records.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
-    policies: Box<[Option<Service>]>,
+    policies: Box<[Result<Service, Lack>]>,
+}
+
+/// Why a policy's names have no HTTPS records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The policy has no edges.
+    Edges,
+    /// This edge does not listen for `https`.
+    Listener(EdgeId),
+    /// This edge listens for it on another port than the others.
+    Port(EdgeId),
 }
 
 /// What the HTTPS records of a policy's names have in common.
@@ -33,52 +44,65 @@ impl Services {
     /// What the configuration says.
     pub fn new(spec: &Spec, world: &World) -> Self {
         let service = |policy| {
-            let mut ports = edges(world, policy).map(|edge| port(spec, edge));
-            let first = ports.next()??;
-            let is_one = ports.all(|port| port == Some(first));
-            is_one.then_some(Service { port: Some(first).filter(|port| *port != HTTPS_PORT) })
+            let mut common = None;
+            for (id, edge) in edges(world, policy) {
+                let port = port(spec, edge).ok_or(Lack::Listener(id))?;
+                if *common.get_or_insert(port) != port {
+                    return Err(Lack::Port(id));
+                }
+            }
+            let port = common.ok_or(Lack::Edges)?;
+            Ok(Service { port: Some(port).filter(|port| *port != HTTPS_PORT) })
         };
         Self { policies: world.policies.iter().map(service).collect() }
     }
 
     /// The service of a policy; none: its names have no HTTPS records.
     pub fn of(&self, policy: PolicyId) -> Option<Service> {
-        self.policies.get(usize::from(policy)).copied().flatten()
+        self.policies.get(usize::from(policy)).copied()?.ok()
+    }
+
+    /// Why a policy's names have none, when that is so.
+    pub fn lack(&self, policy: PolicyId) -> Option<Lack> {
+        self.policies.get(usize::from(policy)).copied()?.err()
     }
 
     /// Every policy has this service.
     #[cfg(test)]
     pub(crate) fn uniform(world: &World, service: Option<Service>) -> Self {
+        let service = service.ok_or(Lack::Edges);
         Self { policies: world.policies.iter().map(|_| service).collect() }
     }
 }
 
 /// Policies all of whose edges listen for `https`, but not on one port: they have no HTTPS records.
 pub fn uneven(loaded: &Loaded, world: &World) -> Vec<Problem> {
+    let services = Services::new(&loaded.spec, world);
     let mut problems = Vec::new();
-    for policy in &world.policies {
-        let ports: Option<Vec<u16>> =
-            edges(world, policy).map(|edge| port(&loaded.spec, edge)).collect();
-        let Some([first, rest @ ..]) = ports.as_deref() else { continue };
-        if let Some(other) = rest.iter().find(|port| *port != first) {
-            let why = format!(
-                "its edges listen for https on different ports ({first}, {other}): its names have no HTTPS records, \
-                 since one port must do for all"
-            );
-            let path = [Step::from("steering"), Step::from(&policy.name)];
-            problems.push(loaded.problem(&path, Severity::Warning, why));
+    for (id, policy) in (0..).zip(&world.policies) {
+        let Some(Lack::Port(edge)) = services.lack(id) else { continue };
+        // Without a listener on some edge there would be none on one port either.
+        if edges(world, policy).any(|(_, edge)| port(&loaded.spec, edge).is_none()) {
+            continue;
         }
+        let edge = world.edges.get(usize::from(edge)).map_or("", |edge| edge.name.as_str());
+        let why = format!(
+            "edge `{edge}` listens for https on another port than those before it: names of this policy have no HTTPS \
+             records, since one port must do for all"
+        );
+        let path = [Step::from("steering"), Step::from(&policy.name)];
+        problems.push(loaded.problem(&path, Severity::Warning, why));
     }
     problems
 }
 
 /// All edges that a policy could ever answer with.
-fn edges<'w>(world: &'w World, policy: &Policy) -> impl Iterator<Item = &'w Edge> {
+fn edges<'w>(world: &'w World, policy: &Policy) -> impl Iterator<Item = (EdgeId, &'w Edge)> {
     let fallback = match policy.all_down {
         AllDown::Fallback(datacenter) => Some(datacenter),
         _ => None,
     };
-    world.edges.iter().filter(move |edge| {
+    (0..).zip(&world.edges).filter(move |(_, edge)| {
         policy.datacenters.contains(&edge.datacenter) || fallback == Some(edge.datacenter)
     })
 }

@@ -108,7 +108,7 @@ fn answers_follow_rfc_1034_section_4_3_2() {
             none,
         ),
         // Steered names exist for every type.
-        ("www.cdn.test", "TXT", "NOERROR", "qr aa", &["www.cdn.test. 300 IN TXT hello"], none),
+        ("www.cdn.test", "TXT", "NOERROR", "qr aa", &["www.cdn.test. 300 IN TXT \"hello\""], none),
         ("www.cdn.test", "MX", "NOERROR", "qr aa", none, soa),
         ("a.img.cdn.test", "MX", "NOERROR", "qr aa", none, soa),
         (
@@ -141,7 +141,7 @@ fn answers_follow_rfc_1034_section_4_3_2() {
             "TXT",
             "NOERROR",
             "qr aa",
-            &["x.y.wild.cdn.test. 300 IN TXT wildcard"],
+            &["x.y.wild.cdn.test. 300 IN TXT \"wildcard\""],
             none,
         ),
         ("x.wild.cdn.test", "A", "NOERROR", "qr aa", none, soa),

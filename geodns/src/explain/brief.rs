@@ -1,8 +1,8 @@
 //! The explanation in the few words that a TXT record holds.
 
-use super::{Steering, steering};
+use super::{Leads, Steering, steering};
 use crate::answer::Client;
-use crate::name::Shown;
+use crate::name::{Name, Shown};
 use crate::snapshot::Snapshot;
 use crate::wire::Query;
 use crate::world::{Family, PolicyId};
@@ -24,21 +24,20 @@ pub fn brief(snapshot: &Snapshot, client: &Client, query: &Query<'_>, name: &[u8
     let Found::Node(_, node) = snapshot.tables.zones.find(name, false) else {
         return Brief::default();
     };
-    let (asked, target, alias) = match node.alias() {
-        Some((alias, target)) => {
-            let text = format!("alias={} ttl<={}", alias.name, alias.ttl);
-            (alias.name.as_wire(), target, Some(text))
-        }
-        None => (name, node, None),
+    let (asked, target, most_ttl) = match node.alias() {
+        Some((alias, target)) => (Some(alias.name.clone()), target, alias.ttl),
+        None => (Name::from_wire(name), node, u32::MAX),
     };
+    let alias = node.alias().map(|(alias, _)| format!("alias={}", alias.name));
     let mut told = Brief { policy: target.steered(), ..Brief::default() };
-    let Some(policy) = told.policy else {
+    let (Some(policy), Some(name)) = (told.policy, asked) else {
         let texts = ["not steered".to_owned(), types(target)];
         told.records.push(alias.into_iter().chain(texts).collect());
         return told;
     };
+    let leads = Leads { name, policy, most_ttl };
     for family in Family::ALL {
-        let Some(steering) = steering(snapshot, query, client, policy, family, asked) else {
+        let Some(steering) = steering(snapshot, query, client, family, &leads) else {
             continue;
         };
         told.scope_bits = told.scope_bits.max(steering.scope_bits);
