@@ -2,6 +2,7 @@
 
 mod answers;
 mod bad_input;
+mod encrypted;
 mod failover;
 mod geography;
 mod operating;

@@ -163,6 +163,18 @@ impl Node {
         self.addresses.dns.unwrap()
     }
 
+    /// Where it answers DNS over TLS and QUIC.
+    #[track_caller]
+    pub fn dot(&self) -> SocketAddr {
+        self.addresses.dot.unwrap()
+    }
+
+    /// Where it answers DNS over HTTPS.
+    #[track_caller]
+    pub fn doh(&self) -> SocketAddr {
+        self.addresses.doh.unwrap()
+    }
+
     /// Where it serves HTTP.
     #[track_caller]
     pub fn http(&self) -> SocketAddr {

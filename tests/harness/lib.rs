@@ -3,6 +3,7 @@
 //! * [`origin`] is an origin server of which every byte, pause and cut is written down by the test.
 //! * [`wire`] speaks HTTP/1.1 in bytes and shows whether a message ended well or was cut; [`secure`] does TLS and HTTP/2.
 //! * [`dns`] asks over UDP and TCP, with queries made by hand and answers read by hickory-proto.
+//! * [`encrypted`] asks over TLS, HTTPS and QUIC.
 //! * [`plan`] writes a configuration, [`fleet`] runs the real programs on it.
 //! * [`counters`] asserts which metrics moved, and that no other of the same family did.
 //!
@@ -17,6 +18,7 @@
 
 pub mod counters;
 pub mod dns;
+pub mod encrypted;
 pub mod fleet;
 pub mod origin;
 pub mod plan;

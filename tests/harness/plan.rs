@@ -23,6 +23,10 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// The DNS listener, UDP and TCP.
     pub dns: Option<SocketAddr>,
+    /// The listener of DNS over TLS, and over QUIC.
+    pub dot: Option<SocketAddr>,
+    /// The listener of DNS over HTTPS.
+    pub doh: Option<SocketAddr>,
     /// The HTTP listener.
     pub http: Option<SocketAddr>,
     /// The HTTPS listener.
@@ -105,6 +109,8 @@ impl Plan {
             ip,
             admin: SocketAddr::from((ip, 0)),
             dns: None,
+            dot: None,
+            doh: None,
             http: None,
             https: None,
             held: Vec::new(),
@@ -141,6 +147,16 @@ impl Plan {
         )
         .unwrap();
         self.nodes.push(Planned { name: name.to_owned(), program: Program::Geodns, addresses });
+        self
+    }
+
+    /// The name server written last, on TLS, HTTPS and QUIC, too.
+    #[must_use]
+    pub fn encrypted(mut self) -> Self {
+        let addresses = &mut self.nodes.last_mut().unwrap().addresses;
+        let (dot, doh) = (addresses.both(), addresses.tcp());
+        (addresses.dot, addresses.doh) = (Some(dot), Some(doh));
+        writeln!(self.text, "dot = [\"{dot}\"]\ndoq = [\"{dot}\"]\ndoh = [\"{doh}\"]").unwrap();
         self
     }
 

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection is still read when the node stops: what a client had sent by then is answered.
 pub(super) const LAST_QUERIES: Duration = Duration::from_millis(100);
 /// How long a stop waits for connections to end.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+pub(super) const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Bounds of service over connections.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http2;
@@ -131,7 +131,12 @@ impl Connection {
             },
             Err(refusal) => Err(refusal),
         };
-        answered.unwrap_or_else(|refusal| refuse(&refusal))
+        let mut response = answered.unwrap_or_else(|refusal| refuse(&refusal));
+        if head.method == Method::HEAD {
+            // RFC 9110 §9.3.2.
+            *response.body_mut() = Full::default();
+        }
+        response
     }
 
     async fn read(&self, body: Incoming) -> Result<Bytes, Refusal> {

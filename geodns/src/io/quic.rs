@@ -20,7 +20,7 @@ use quinn::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::connections::{Connections, LAST_QUERIES};
+use super::connections::{Connections, LAST_ANSWERS, LAST_QUERIES};
 use super::node::Served;
 use super::reply::{MAX_QUERY, reply};
 use super::tls::HANDSHAKE;
@@ -44,7 +44,7 @@ const INCOMING: usize = 256;
 /// Packets of a client that come before its handshake is looked at, and of all such clients.
 const INCOMING_BYTES: (u64, u64) = (16 << 10, 1 << 20);
 /// How long a socket that we close may take to say goodbye to all.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_millis(100);
 
 /// The settings of every socket.
 ///
@@ -101,7 +101,10 @@ pub(super) async fn serve(
     }
     endpoint.set_server_config(None);
     // Those who are connected are answered first, then told.
-    let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
+    if timeout(LAST_ANSWERS, endpoint.wait_idle()).await.is_err() {
+        endpoint.close(code::NO_ERROR.into(), b"");
+        let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
+    }
 }
 
 fn take(incoming: Incoming, served: &Arc<ArcSwap<Served>>, connections: &Arc<Connections>) {
@@ -135,9 +138,12 @@ async fn serve_connection(
         tokio::select! {
             stream = connection.accept_bi() => {
                 let Ok((send, receive)) = stream else { return };
-                deadline = connections.deadline();
+                let patience = connections.deadline();
+                if !is_stopping {
+                    deadline = patience;
+                }
                 let (connection, served) = (connection.clone(), Arc::clone(&served));
-                queries.spawn(serve_stream(send, receive, connection, served, deadline));
+                queries.spawn(serve_stream(send, receive, connection, served, patience));
             }
             Some(_) = queries.join_next(), if !queries.is_empty() => {}
             () = sleep_until(deadline) => break,
