@@ -40,6 +40,16 @@ pub enum Outcome {
     Drop(Reason),
 }
 
+impl Outcome {
+    /// Octets of the answer; 0 for none.
+    pub const fn length(&self) -> usize {
+        match self {
+            Self::Respond { length, .. } => *length,
+            Self::Drop(_) => 0,
+        }
+    }
+}
+
 /// What log and metrics tell of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {

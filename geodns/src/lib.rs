@@ -23,6 +23,7 @@ pub mod certificate;
 pub mod cmd;
 pub mod config;
 pub mod cookie;
+pub mod dnstap;
 pub mod doh;
 pub mod doq;
 pub mod edns;

@@ -10,6 +10,7 @@ mod records;
 mod rehearsal;
 mod steering;
 mod storms;
+mod taps;
 mod zones;
 
 use harness::fleet::Fleet;

@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connections::{Connections, accept};
 use super::node::Served;
-use super::reply::{MAX_QUERY, reply};
+use super::reply::{Ends, MAX_QUERY, reply};
 use super::tls::handshake;
 use crate::answer::Transport;
 use crate::doh::{self, MEDIA_TYPE, Refusal, Source};
@@ -64,7 +64,7 @@ pub(super) async fn serve(
 
 /// What the requests of one connection share.
 struct Connection {
-    client: SocketAddr,
+    ends: Ends,
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
     begun: Instant,
@@ -79,13 +79,14 @@ async fn serve_connection(
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
 ) -> io::Result<()> {
+    let ends = Ends { client, server: stream.local_addr().ok() };
     let stream = handshake(stream, config, &connections).await?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
         // It would speak HTTP/1.1.
         return Ok(());
     }
     let begun = Instant::now();
-    let state = Arc::new(Connection { client, served, connections, begun, answered: 0.into() });
+    let state = Arc::new(Connection { ends, served, connections, begun, answered: 0.into() });
     let requests = Arc::clone(&state);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&requests);
@@ -156,7 +157,7 @@ impl Connection {
         let served = self.served.load_full();
         let mut batch = Batch::default();
         let mut response = Err(doh::NO_QUERY);
-        reply(query, self.client, Transport::Https, &served, &mut batch, |answer| {
+        reply(query, self.ends, Transport::Https, &served, &mut batch, |answer| {
             let max_age = format!("max-age={}", doh::max_age(answer));
             let mut answered = Response::new(Full::new(Bytes::copy_from_slice(answer)));
             let fields = answered.headers_mut();

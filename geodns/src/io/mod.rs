@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod certificate;
 mod connections;
+mod dnstap;
 mod encrypted;
 mod https;
 pub mod identity;

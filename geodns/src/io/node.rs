@@ -21,6 +21,7 @@ use shared::metrics::Registry;
 use shared::time::UnixMillis;
 
 pub(super) use self::orders::{OverrideError, Subject};
+use super::dnstap::Tap;
 use super::identity;
 use super::load::Loading;
 use super::probe::TICK;
@@ -123,6 +124,7 @@ impl Node {
         loading: Loading,
         registry: Arc<Registry>,
         log: JsonLog,
+        tap: Tap,
     ) -> Result<Arc<Self>, String> {
         let spec = &loading.config.spec;
         let state_file = spec.nameserver.get(name).and_then(|node| node.state.clone());
@@ -133,7 +135,7 @@ impl Node {
             }
             None => (None, None),
         };
-        let log = QueryLog::new(log, spec.log.sample);
+        let log = QueryLog::new(log, tap, spec.log.sample);
         let server =
             identity::server(&loading.config, name, None).map_err(|problems| listing(&problems))?;
         let (now, started) = (clock::now(), clock::instant());

@@ -1,9 +1,14 @@
-//! One JSON line per query, with the reason of its answer. Never waits; lines that find the log busy are counted.
+//! What is told of queries: a JSON line each, with the reason of its answer, and dnstap, for the same sample of them.
+//! Never waits; what finds a log busy is counted.
+
+use std::net::SocketAddr;
 
 use serde::Serialize;
 use shared::io::clock;
 use shared::io::log::JsonLog;
+use shared::time::UnixMillis;
 
+use super::dnstap::Tap;
 use crate::answer::{Client, Outcome};
 use crate::name::Shown;
 use crate::rtype;
@@ -14,6 +19,7 @@ use crate::wire;
 #[derive(Clone)]
 pub(super) struct QueryLog {
     log: JsonLog,
+    tap: Tap,
     /// A query is logged when its draw is below this.
     below: u64,
 }
@@ -41,13 +47,36 @@ struct Line<'a> {
 }
 
 impl QueryLog {
-    pub(super) fn new(log: JsonLog, sample: f64) -> Self {
+    pub(super) fn new(log: JsonLog, tap: Tap, sample: f64) -> Self {
         let below = if sample >= 1.0 { u64::MAX } else { (sample * u64::MAX as f64) as u64 };
-        Self { log, below }
+        Self { log, tap, below }
     }
 
     pub(super) fn reopen(&self) {
         self.log.reopen();
+        self.tap.reopen();
+    }
+
+    /// Whether this query is in the sample. The draw rotates answers; its bits are mixed anew, or the sample would see
+    /// only some rotations.
+    #[inline]
+    const fn takes(&self, client: &Client) -> bool {
+        client.draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= self.below
+    }
+
+    /// Tells dnstap of a query and its answer; an empty one was not sent. `server` is where the query was asked.
+    #[inline]
+    pub(super) fn tap(
+        &self,
+        client: &Client,
+        server: impl FnOnce() -> Option<SocketAddr>,
+        asked: UnixMillis,
+        query: &[u8],
+        response: &[u8],
+    ) {
+        if self.tap.is_on() && self.takes(client) {
+            self.tap.tell(client, server(), asked, query, response);
+        }
     }
 
     #[inline]
@@ -59,8 +88,7 @@ impl QueryLog {
         snapshot: &Snapshot,
         outcome: &Outcome,
     ) {
-        // The draw rotates answers; its bits are mixed anew, or the sample would see only some rotations.
-        if self.log.is_on() && client.draw.wrapping_mul(0x9e37_79b9_7f4a_7c15) <= self.below {
+        if self.log.is_on() && self.takes(client) {
             self.write_line(node, packet, client, snapshot, outcome);
         }
     }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::connections::{Connections, LAST_ANSWERS, LAST_QUERIES};
 use super::node::Served;
-use super::reply::{MAX_QUERY, reply};
+use super::reply::{Ends, MAX_QUERY, reply};
 use super::tls::HANDSHAKE;
 use crate::answer::{Outcome, Transport};
 use crate::doq::{self, Violation, code};
@@ -201,7 +201,8 @@ fn answer(query: &[u8], client: SocketAddr, served: &ArcSwap<Served>) -> Option<
     let served = served.load_full();
     let mut batch = Batch::default();
     let mut framed = Vec::new();
-    let outcome = reply(query, client, Transport::Quic, &served, &mut batch, |answer| {
+    let ends = Ends { client, server: None };
+    let outcome = reply(query, ends, Transport::Quic, &served, &mut batch, |answer| {
         framed.extend(u16::try_from(answer.len()).unwrap_or(0).to_be_bytes());
         framed.extend_from_slice(answer);
     });

@@ -17,23 +17,34 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<u8>, Draws)> = RefCell::new((vec![0; MAX_MESSAGE], Draws::new()));
 }
 
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub(super) client: SocketAddr,
+    /// Where the client has connected to, when that is known.
+    pub(super) server: Option<SocketAddr>,
+}
+
 /// Answers `packet` and gives the answer to `take`, unless there is none to give.
 pub(super) fn reply(
     packet: &[u8],
-    address: SocketAddr,
+    ends: Ends,
     transport: Transport,
     served: &Served,
     batch: &mut Batch,
     take: impl FnOnce(&[u8]),
 ) -> Outcome {
     SCRATCH.with_borrow_mut(|(scratch, draws)| {
-        let client = Client { address, transport, draw: draws.next() };
-        let context = served.context(clock::now());
+        let client = Client { address: ends.client, transport, draw: draws.next() };
+        let now = clock::now();
+        let context = served.context(now);
         let outcome = answer(packet, &client, &context, &served.snapshot, scratch);
         served.stats.note(transport, &outcome, batch);
         served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
-        if let Outcome::Respond { length, .. } = outcome {
-            take(scratch.get(..length).unwrap_or_default());
+        let response = scratch.get(..outcome.length()).unwrap_or_default();
+        served.log.tap(&client, || ends.server, now, packet, response);
+        if matches!(outcome, Outcome::Respond { .. }) {
+            take(response);
         }
         outcome
     })

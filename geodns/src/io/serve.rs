@@ -17,10 +17,12 @@ use tokio::sync::{Mutex, Notify};
 
 use super::certificate::{self, Certificate};
 use super::connections::{Connections, Counters, Limits};
+use super::dnstap::Tap;
 use super::encrypted::Encrypted;
 use super::load::{Loading, load, moved_too_much};
 use super::node::Node;
 use super::{admin, probe, tcp, udp};
+use crate::dnstap::Identity;
 use crate::metrics;
 
 /// How long a start waits for the first round of checks: a target that hangs must not keep the others from clients.
@@ -134,13 +136,20 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     let dropped = registry.counter(&metrics::DROPPED, &["log-busy"]);
     let log = JsonLog::open(&target, dropped)
         .map_err(|error| format!("the query log cannot be opened: {error}"))?;
+    let identity = Identity {
+        identity: nameserver.nsid.as_deref().unwrap_or(name).into(),
+        version: concat!("geodns ", env!("CARGO_PKG_VERSION")).into(),
+    };
+    let dropped = registry.counter(&metrics::DROPPED, &["dnstap-busy"]);
+    let tap = Tap::open(&spec.log.dnstap.for_node(name), identity, dropped)
+        .map_err(|error| format!("dnstap cannot begin: {error}"))?;
     let token = nameserver.admin_token_file.as_deref().map(files::read_secret).transpose()?;
     let admin_listener = bind_admin(&nameserver)?;
     let listeners = Listeners::bind(&nameserver)?;
     let certificate = certificate::at_start(&loading.config, name)?;
     let mut orders = Orders::listen().map_err(|error| error.to_string())?;
 
-    let node = Node::new(name, config_path, loading, Arc::clone(&registry), log)?;
+    let node = Node::new(name, config_path, loading, Arc::clone(&registry), log, tap)?;
     let ready = Arc::new(AtomicBool::new(false));
     let changed = Arc::new(Notify::new());
     let reloader = Reloader::new(&node, &changed, Some(nameserver.clone()));

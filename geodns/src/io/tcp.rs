@@ -2,7 +2,6 @@
 //! pipelining, time-outs. What is answered is decided elsewhere.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connections::{Connections, LAST_QUERIES, accept};
 use super::node::Served;
-use super::reply::{MAX_QUERY, reply};
+use super::reply::{Ends, MAX_QUERY, reply};
 use crate::answer::{Outcome, Transport};
 use crate::metrics::Batch;
 
@@ -29,7 +28,8 @@ pub(super) async fn serve(
         let (served, connections) = (Arc::clone(&served), Arc::clone(&connections));
         async move {
             stream.set_nodelay(true)?;
-            serve_stream(stream, client, Transport::Tcp, &served, &connections).await
+            let ends = Ends { client, server: stream.local_addr().ok() };
+            serve_stream(stream, ends, Transport::Tcp, &served, &connections).await
         }
     })
     .await;
@@ -38,7 +38,7 @@ pub(super) async fn serve(
 /// Answers what comes over one connection until it ends.
 pub(super) async fn serve_stream(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    client: SocketAddr,
+    ends: Ends,
     transport: Transport,
     served: &ArcSwap<Served>,
     connections: &Connections,
@@ -52,7 +52,7 @@ pub(super) async fn serve_stream(
         let mut taken = 0;
         while let Some(packet) = next_message(input.get(taken..).unwrap_or_default()) {
             taken += 2 + packet.len();
-            let outcome = reply(packet, client, transport, &served, &mut batch, |answer| {
+            let outcome = reply(packet, ends, transport, &served, &mut batch, |answer| {
                 output.extend(u16::try_from(answer.len()).unwrap_or(0).to_be_bytes());
                 output.extend_from_slice(answer);
             });

@@ -11,6 +11,7 @@ use shared::io::log::JsonLog;
 use shared::metrics::Registry;
 
 use super::connections::{Connections, Counters, Limits};
+use super::dnstap::Tap;
 use super::node::Served;
 use super::query_log::QueryLog;
 use super::{tcp, udp};
@@ -28,7 +29,7 @@ fn served() -> Arc<ArcSwap<Served>> {
         stats: Arc::new(Stats::new(&world)),
         snapshot: testing::snapshot(world, &[]),
         server: Arc::default(),
-        log: QueryLog::new(JsonLog::off(), 1.0),
+        log: QueryLog::new(JsonLog::off(), Tap::default(), 1.0),
         node: "ns1".into(),
     }))
 }

@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::connections::{Connections, accept};
 use super::node::Served;
+use super::reply::Ends;
 use super::tcp::serve_stream;
 use crate::answer::Transport;
 
@@ -45,8 +46,9 @@ async fn serve_connection(
     served: &ArcSwap<Served>,
     connections: &Connections,
 ) -> io::Result<()> {
+    let ends = Ends { client, server: stream.local_addr().ok() };
     let stream = handshake(stream, config, connections).await?;
-    serve_stream(stream, client, Transport::Tls, served, connections).await
+    serve_stream(stream, ends, Transport::Tls, served, connections).await
 }
 
 /// The server's side of a handshake. One that is not done in time, or not done right, ends the connection.

@@ -8,7 +8,7 @@
 )]
 
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +60,8 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
             return;
         }
         let served = served.load();
-        let context = served.context(clock::now());
+        let now = clock::now();
+        let context = served.context(now);
         for index in 0..incoming.received.len() {
             let Some((packet, address)) = incoming.query(index) else { continue };
             let Some(out) = outgoing.free() else { break };
@@ -68,6 +69,8 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
             let outcome = answer(packet, &client, &context, &served.snapshot, out);
             served.stats.note(Transport::Udp, &outcome, &mut batch);
             served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
+            let response = out.get(..outcome.length()).unwrap_or_default();
+            served.log.tap(&client, || incoming.asked_at(index, socket), now, packet, response);
             if let Outcome::Respond { length, .. } = outcome {
                 outgoing.staged.push(Staged { to: index, length });
             }
@@ -189,6 +192,24 @@ impl Incoming {
         let received = self.received.get(index)?;
         let packet = self.queries.get(index)?.get(..received.length.min(QUERY_BYTES))?;
         Some((packet, address_of(self.names.get(index)?)?))
+    }
+
+    /// The address that a received message was sent to.
+    #[cold]
+    fn asked_at(&self, index: usize, socket: &UdpSocket) -> Option<SocketAddr> {
+        let bound = socket.local_addr().ok()?;
+        let length = self.received.get(index)?.control_length;
+        let header = size_of::<libc::cmsghdr>();
+        if self.control_bytes == 0 || length < header {
+            return (!bound.ip().is_unspecified()).then_some(bound);
+        }
+        let control = &self.controls.get(index)?.0;
+        // in_pktinfo: interface, local address, address asked; in6_pktinfo: address asked, interface.
+        let ip: IpAddr = match bound {
+            SocketAddr::V4(_) => IpAddr::from(*control.get(header + 8..)?.first_chunk::<4>()?),
+            SocketAddr::V6(_) => IpAddr::from(*control.get(header..)?.first_chunk::<16>()?),
+        };
+        Some(SocketAddr::new(ip, bound.port()))
     }
 
     /// The control message of a received message, made into one that sets where the answer leaves from.

@@ -7,6 +7,7 @@ use shared::metrics::Counter;
 
 use super::*;
 use crate::explain::{Request, explain};
+use crate::io::dnstap::Tap;
 use crate::io::load::load;
 use crate::name::Name;
 
@@ -50,7 +51,7 @@ pub(in crate::io) fn start(dir: &Path) -> Arc<Node> {
     let path = dir.join("meridian.toml");
     let loading = load(&path).unwrap_or_else(|problems| panic!("{}", listing(&problems)));
     let log = JsonLog::open(&LogTarget::Off, Counter::default()).unwrap();
-    Node::new("ns1", path, loading, Arc::new(Registry::new()), log).unwrap()
+    Node::new("ns1", path, loading, Arc::new(Registry::new()), log, Tap::default()).unwrap()
 }
 
 /// Where a client in Asia is sent.
@@ -129,7 +130,7 @@ fn a_damaged_state_file_is_told_and_not_passed_over() {
     let path = dir.path().join("meridian.toml");
     let loading = load(&path).unwrap_or_else(|problems| panic!("{}", listing(&problems)));
     let log = JsonLog::off();
-    let result = Node::new("ns1", path, loading, Arc::new(Registry::new()), log);
+    let result = Node::new("ns1", path, loading, Arc::new(Registry::new()), log, Tap::default());
     assert!(result.err().unwrap().contains("damaged"));
 }
 
