@@ -274,11 +274,7 @@ pub(super) async fn answer(
         }
         (true, ["readyz"]) => Answer::text(StatusCode::OK, "ok\n"),
         (true, ["metrics"]) => Answer::metrics(node.metrics()),
-        (true, ["v1", "openapi.json"]) => Answer {
-            status: StatusCode::OK,
-            content_type: "application/json",
-            body: OPENAPI.into(),
-        },
+        (true, ["v1", "openapi.json"]) => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         (true, ["v1", "status"]) => Answer::json(&status(node)),
         (true, ["v1", "report"]) => Answer::json(&report(node)),
         (true, ["v1", "explain"]) => of_url(node, call, explained),

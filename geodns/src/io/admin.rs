@@ -9,6 +9,7 @@ use shared::io::admin::{Answer, AnswerFuture, Call, Handler};
 use shared::prefix::Prefix;
 use shared::time::parse_duration;
 
+use super::console;
 use super::node::{Node, OverrideError, Subject};
 use super::serve::Reloader;
 pub use super::status::Status;
@@ -31,6 +32,7 @@ pub(super) fn handler(node: Arc<Node>, ready: Arc<AtomicBool>, reloader: Arc<Rel
         let rehearsals = Arc::clone(&rehearsals);
         Box::pin(async move {
             match call.path().as_slice() {
+                [] if call.method == Method::GET => console::page(),
                 ["v1", "whatif"] if call.method == Method::GET => {
                     rehearsals.answer(&call, &node).await
                 }
@@ -50,11 +52,7 @@ async fn answer(call: &Call, node: &Arc<Node>, ready: &AtomicBool, reloader: &Re
             Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the first round of checks is not done\n")
         }
         ["metrics"] if get => Answer::metrics(node.registry.render()),
-        ["v1", "openapi.json"] if get => Answer {
-            status: StatusCode::OK,
-            content_type: "application/json",
-            body: OPENAPI.into(),
-        },
+        ["v1", "openapi.json"] if get => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         ["v1", "status"] if get => Answer::json(&status(node, is_ready)),
         ["v1", "explain"] if get => explain_call(call, node),
         ["v1", "reload"] if !get => match reloader.reload().await {

@@ -74,7 +74,7 @@ fn limiter(spec: &RateLimitSpec, before: Option<&Server>) -> Result<Option<Arc<L
 }
 
 /// From the kernel: nobody can guess it.
-fn random() -> Result<[u8; 16], String> {
+pub(super) fn random() -> Result<[u8; 16], String> {
     let mut octets = [0; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut octets))

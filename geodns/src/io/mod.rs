@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod certificate;
 mod connections;
+mod console;
 mod dnstap;
 mod encrypted;
 mod https;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shared::health::State as HealthState;
-use shared::report::Report;
+use shared::report::{Report, State as ReportState};
 use shared::time::UnixMillis;
 
 use super::node::{Node, State, datacenter_is_up};
@@ -90,6 +90,12 @@ pub struct IntakeStatus {
 pub struct DatacenterStatus {
     /// Its name.
     pub name: String,
+    /// Latitude and longitude.
+    #[serde(default)]
+    pub location: [f64; 2],
+    /// What it can send, in bits per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// Whether some policy answers with it.
     pub up: bool,
     /// What the operator set.
@@ -141,6 +147,9 @@ pub struct CheckStatus {
     /// It is down, but answered all the same: the monitor is suspected.
     #[serde(default)]
     pub stands: bool,
+    /// It takes no new clients, by its own word.
+    #[serde(default)]
+    pub draining: bool,
     /// It has not been asked yet: this is what the last run knew.
     #[serde(default)]
     pub from_last_run: bool,
@@ -200,6 +209,8 @@ pub(super) fn status(node: &Node, ready: bool) -> Status {
         let set = set(&state.overrides.datacenters, &datacenter.name);
         DatacenterStatus {
             name: datacenter.name.clone(),
+            location: [datacenter.location.lat(), datacenter.location.lon()],
+            capacity: datacenter.capacity,
             up: datacenter_is_up(world, &served.snapshot.health, id),
             mode: mode(&set),
             set,
@@ -258,6 +269,8 @@ fn checks(state: &State, edge: &str, now: UnixMillis) -> Vec<CheckStatus> {
         failure: target.failure.map(str::to_owned),
         held_until: target.held_until.map(|until| until.to_string()),
         stands: target.stands,
+        draining: target.state.is_usable()
+            && target.report.is_some_and(|report| report.state == ReportState::Draining),
         from_last_run: target.is_restored,
         certificate_days: target.certificate_days,
     };

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::admin::Status;
 use super::node::Node;
-use crate::health::{Facts, Observed};
+use crate::health::{Facts, Intake, Observed};
 use crate::whatif::population::Fineness;
 use crate::whatif::report::Traffic;
 use crate::whatif::{Change, Rehearsal, log, parse_weight};
@@ -109,16 +109,30 @@ pub fn facts_of(status: &Status, world: &World) -> Facts {
         if let Some(mode) = id.and_then(|id| facts.datacenters.get_mut(usize::from(id))) {
             *mode = datacenter.mode;
         }
+        for intake in &datacenter.intakes {
+            let policy = world.policies.iter().position(|policy| policy.name == intake.policy);
+            let slot = policy
+                .zip(id)
+                .and_then(|(policy, id)| facts.intakes.get_mut(policy)?.get_mut(usize::from(id)));
+            if let Some(slot) = slot {
+                *slot = Intake { returned: intake.returned, shed: intake.shed };
+            }
+        }
         for edge in &datacenter.edges {
             let Some(id) = world.edge_id(&edge.name).map(usize::from) else { continue };
             if let Some(mode) = facts.edges.get_mut(id) {
                 *mode = edge.mode;
+            }
+            if let Some(report) = facts.reports.get_mut(id) {
+                *report = edge.report.clone().map(Arc::new);
             }
             for seen in &edge.checks {
                 let check = world.checks.iter().position(|check| *check == seen.check);
                 let slot = check.and_then(|check| facts.observed.get_mut(check)?.get_mut(id));
                 if let Some(slot) = slot {
                     let state = match seen.state.as_str() {
+                        // What fell in an event that is not believed is answered as if it were up.
+                        _ if seen.stands => State::Up,
                         "up" => State::Up,
                         "down" => State::Down,
                         _ => State::Unknown,
@@ -128,7 +142,7 @@ pub fn facts_of(status: &Status, world: &World) -> Facts {
                         state,
                         soonest_change: Duration::ZERO,
                         failure,
-                        draining: false,
+                        draining: seen.draining,
                     });
                 }
             }

@@ -10,8 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -26,6 +28,11 @@ const MAX_BODY: usize = 64 << 10;
 const MAX_CONNECTIONS: usize = 128;
 /// For a head, for a body, and for a command's whole call.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The path of the console, where there is one.
+const PAGE: &str = "/";
+/// What is no page runs nothing, loads nothing, and stands in no frame.
+const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
+const FOREIGN: &str = "calls from other web pages are refused";
 
 /// A call of the admin API.
 #[derive(Clone, Debug)]
@@ -66,9 +73,16 @@ pub struct Answer {
     pub content_type: &'static str,
     /// The body.
     pub body: Bytes,
+    /// `Content-Security-Policy` of a page; none: a browser may do nothing with it.
+    pub policy: Option<HeaderValue>,
 }
 
 impl Answer {
+    /// A body of this type.
+    pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type, body: body.into(), policy: None }
+    }
+
     /// 200 with JSON.
     pub fn json(value: &impl Serialize) -> Self {
         Self::json_with(StatusCode::OK, value)
@@ -77,20 +91,19 @@ impl Answer {
     /// JSON with another status.
     pub fn json_with(status: StatusCode, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => Self { status, content_type: "application/json", body: body.into() },
+            Ok(body) => Self::new(status, "application/json", body),
             Err(error) => Self::problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
 
     /// Plain text.
     pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: text.into() }
+        Self::new(status, "text/plain; charset=utf-8", text)
     }
 
     /// The text of the metrics.
     pub fn metrics(text: String) -> Self {
-        let content_type = "text/plain; version=0.0.4; charset=utf-8";
-        Self { status: StatusCode::OK, content_type, body: text.into() }
+        Self::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 
     /// RFC 9457: what is wrong and what would be right.
@@ -101,8 +114,7 @@ impl Answer {
             "status": status.as_u16(),
             "detail": detail,
         });
-        let body = problem.to_string().into();
-        Self { status, content_type: "application/problem+json", body }
+        Self::new(status, "application/problem+json", problem.to_string())
     }
 
     /// 404.
@@ -155,7 +167,9 @@ async fn respond(
     token: Option<&str>,
     handler: &Handler,
 ) -> Response<Full<Bytes>> {
-    let answer = match admit(request.headers(), token) {
+    let is_page =
+        matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path() == PAGE;
+    let answer = match admit(request.headers(), token, is_page) {
         Some(refusal) => refusal,
         None => match read_call(request).await {
             Ok(call) => handler(call).await,
@@ -165,19 +179,29 @@ async fn respond(
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(answer.content_type));
-    headers.insert("cache-control", http::HeaderValue::from_static("no-store"));
-    headers.insert("x-content-type-options", http::HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+    let policy = answer.policy.unwrap_or_else(|| HeaderValue::from_static(NO_CONTENT));
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
     if answer.status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
 
-/// Who may call: whoever has the token; without one, whoever does not come by way of a web page.
-fn admit(headers: &HeaderMap, token: Option<&str>) -> Option<Answer> {
-    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
-    if let Some(token) = token {
+/// Who may call: whoever has the token; without one, whoever does not come by way of another web page. The console's
+/// page itself tells nothing and changes nothing, and asks for the token: anybody may have it, and links to it work.
+fn admit(headers: &HeaderMap, token: Option<&str>, is_page: bool) -> Option<Answer> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    // Browsers say whose page a call comes from; whoever says nothing is none.
+    let is_foreign =
+        headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    if is_foreign && !is_page {
+        return Some(Answer::problem(StatusCode::FORBIDDEN, FOREIGN));
+    }
+    if let Some(token) = token.filter(|_| !is_page) {
         let given = text(AUTHORIZATION).and_then(|value| {
             let (scheme, given) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
@@ -190,6 +214,9 @@ fn admit(headers: &HeaderMap, token: Option<&str>) -> Option<Answer> {
             )),
         };
     }
+    if token.is_some() {
+        return None;
+    }
     let host = text(HOST).unwrap_or_default();
     // A page whose name was bound anew to 127.0.0.1 would send that name here.
     if !is_local_name(host) {
@@ -201,8 +228,7 @@ fn admit(headers: &HeaderMap, token: Option<&str>) -> Option<Answer> {
     let foreign = text(ORIGIN).is_some_and(|origin| {
         origin.split_once("://").is_none_or(|(_, authority)| authority != host)
     });
-    foreign
-        .then(|| Answer::problem(StatusCode::FORBIDDEN, "calls from other web pages are refused"))
+    foreign.then(|| Answer::problem(StatusCode::FORBIDDEN, FOREIGN))
 }
 
 fn is_local_name(authority: &str) -> bool {
@@ -415,7 +441,7 @@ mod tests {
             pairs
                 .iter()
                 .map(|(name, value)| {
-                    (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+                    (http::HeaderName::from_static(name), HeaderValue::from_static(value))
                 })
                 .collect::<HeaderMap>()
         };
@@ -429,8 +455,26 @@ mod tests {
             (&[("host", "127.0.0.1:9090"), ("origin", "http://evil.test")], false),
             (&[("host", "127.0.0.1:9090"), ("origin", "null")], false),
         ] {
-            assert_eq!(admit(&headers(pairs), None).is_none(), admitted, "{pairs:?}");
+            assert_eq!(admit(&headers(pairs), None, false).is_none(), admitted, "{pairs:?}");
         }
+        // What browsers say of themselves counts with a token, too; a link to the console is none of it.
+        for (site, call, page) in [
+            ("none", true, true),
+            ("same-origin", true, true),
+            ("same-site", false, true),
+            ("cross-site", false, true),
+            ("", false, true),
+        ] {
+            let local = headers(&[("host", "127.0.0.1:9090"), ("sec-fetch-site", site)]);
+            assert_eq!(admit(&local, None, false).is_none(), call, "{site}");
+            assert_eq!(admit(&local, None, true).is_none(), page, "{site}");
+            let with_token =
+                headers(&[("authorization", "Bearer s3cret"), ("sec-fetch-site", site)]);
+            assert_eq!(admit(&with_token, Some("s3cret"), false).is_none(), call, "{site}");
+            assert_eq!(admit(&local, Some("s3cret"), true).is_none(), page, "{site}");
+        }
+        // A name that was bound anew gets no page either.
+        assert!(admit(&headers(&[("host", "evil.test:9090")]), None, true).is_some());
     }
 
     #[test]
