@@ -69,10 +69,10 @@ impl Change {
         {
             for name in names {
                 let id = datacenter(&tables.world, name)?;
-                if set.contains(&id) {
+                if set.iter().any(|(other, before)| *other == id && *before != mode) {
                     return Err(format!("the datacenter `{name}` is to be in two states at once"));
                 }
-                set.push(id);
+                set.push((id, mode));
                 if let Some(slot) = facts.datacenters.get_mut(usize::from(id)) {
                     *slot = mode;
                 }

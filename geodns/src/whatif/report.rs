@@ -235,6 +235,8 @@ impl Rehearsal<'_> {
         for ((from, _), weight) in &moves {
             *from_total.entry(*from).or_default() += weight;
         }
+        // Who gets no answer brings no traffic.
+        from_total.remove(&None);
         let all: f64 = from_total.values().sum();
         let now: BTreeMap<Place, f64> = match traffic {
             Traffic::Unknown => BTreeMap::new(),
