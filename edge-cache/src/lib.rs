@@ -14,6 +14,7 @@ pub mod framing;
 pub mod io;
 pub mod key;
 pub mod lookup;
+pub mod meter;
 pub mod origin;
 pub mod route;
 pub mod semantics;

@@ -22,7 +22,7 @@ pub struct Report {
     pub egress_bps: f64,
     /// Share of the requests since the start that the store answered. None: there were none.
     pub hit_ratio: Option<f64>,
-    /// How warm the store is, 0 to 1.
+    /// How warm the store is, 0 to 1: as far as it is full, or as it answers what is asked of it now.
     pub warmth: f64,
     /// Position in the control log up to which it has applied everything. None: it follows none.
     pub applied: Option<u64>,

@@ -1,7 +1,7 @@
 //! The operator's side of a node: what it is doing, why it would do what with a URL, and orders to it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,8 @@ pub fn status(node: &Node) -> Status {
     }
 }
 
-/// `GET /v1/report`: what geodns reads of a node.
+/// `GET /v1/report`: what geodns reads of a node. Its load is the fullest of its limits: client connections, and bytes
+/// that fetches hold on their way into the store.
 fn report(node: &Node) -> Report {
     let status = status(node);
     let snapshot = node.snapshot.load();
@@ -176,13 +177,13 @@ fn report(node: &Node) -> Report {
     if !edge.https.is_empty() {
         protocols.push("h2".to_owned());
     }
-    let (mut hits, mut all) = (0, 0);
-    for site in &snapshot.list {
-        let count = |outcome| site.counters.get(outcome);
-        let found = count(Outcome::Hit) + count(Outcome::Stale) + count(Outcome::Revalidated);
-        hits += found;
-        all += found + count(Outcome::Miss);
-    }
+    let (hits, asked) = node.hits();
+    let fullness = status.memory.bytes as f64 / status.memory.capacity.max(1) as f64;
+    let connections = status.connections as f64 / f64::from(edge.max_connections.max(1));
+    let (egress_bps, warmth) = {
+        let meter = node.telemetry.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        (meter.egress_bps(), meter.warmth(fullness))
+    };
     let origins = status.origins.iter().map(|origin| OriginState {
         name: origin.name.clone(),
         up: origin.servers.iter().any(|server| server.up),
@@ -193,10 +194,10 @@ fn report(node: &Node) -> Report {
         state: if node.is_draining() { State::Draining } else { State::Serving },
         connections: status.connections as u64,
         in_flight: status.in_flight as u64,
-        load: status.connections as f64 / f64::from(edge.max_connections.max(1)),
-        egress_bps: 0.0,
-        hit_ratio: (all > 0).then(|| hits as f64 / all as f64),
-        warmth: status.memory.bytes as f64 / status.memory.capacity.max(1) as f64,
+        load: connections.max(node.fills.fullness()),
+        egress_bps,
+        hit_ratio: (asked > 0).then(|| hits as f64 / asked as f64),
+        warmth,
         applied: None,
         protocols,
         origins: origins.collect(),

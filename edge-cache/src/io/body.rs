@@ -245,7 +245,7 @@ impl Body for ResponseBody {
                         *remaining -= take as u64;
                     }
                     if let Some(exchange) = &mut this.exchange {
-                        exchange.sent += data.len() as u64;
+                        exchange.add_sent(data.len() as u64);
                         exchange.is_passed |= matches!(this.source, Source::Upstream(_));
                     }
                     if this.remaining == Some(0) {

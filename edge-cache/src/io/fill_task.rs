@@ -123,6 +123,11 @@ impl Fills {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// The same as a share of what they may hold.
+    pub fn fullness(&self) -> f64 {
+        self.held() as f64 / self.max_held.max(1) as f64
+    }
+
     /// Fetches that others can join.
     pub fn len(&self) -> usize {
         self.shards

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
@@ -14,15 +15,18 @@ use shared::config::{Loaded, OriginSpec, Problem, Severity, Step, WhenDown, list
 use shared::io::log::JsonLog;
 use shared::io::{files, tls};
 use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
 use super::telemetry::{self, SiteCounters, Telemetry};
 use crate::config::Plan;
+use crate::meter::Sample;
 use crate::origin::Balance;
 use crate::route::{Hosts, Route, Routes};
 use crate::semantics::Policy;
+use crate::semantics::reason::Outcome;
 use crate::store::Store;
 
 /// Connections to one parent at once.
@@ -196,7 +200,7 @@ impl Node {
         let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
         let snapshot = Snapshot::new(plan, &telemetry, None)?;
         telemetry.reload_ok.set(1.0);
-        Ok(Arc::new(Self {
+        let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
             store: Store::new(memory, max_object),
             fills: Fills::new(memory, max_object),
@@ -206,7 +210,19 @@ impl Node {
             drained: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
             source,
-        }))
+        });
+        tokio::spawn(sample(Arc::downgrade(&node)));
+        Ok(node)
+    }
+
+    /// Requests of all sites that the store answered, and those that it could have answered.
+    pub fn hits(&self) -> (u64, u64) {
+        let snapshot = self.snapshot.load();
+        snapshot.list.iter().fold((0, 0), |(hits, asked), site| {
+            let count = |outcome| site.counters.get(outcome);
+            let found = count(Outcome::Hit) + count(Outcome::Stale) + count(Outcome::Revalidated);
+            (hits + found, asked + found + count(Outcome::Miss))
+        })
     }
 
     /// Reads the configuration again and takes it into service, or leaves the one in use.
@@ -287,6 +303,21 @@ impl Node {
             telemetry.registry.gauge(&telemetry::PARENT_UP, &[name]).set(up);
         }
         telemetry.registry.render()
+    }
+}
+
+/// Notes once a second what the node has done, until it is gone.
+async fn sample(node: Weak<Node>) {
+    let started = Instant::now();
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        let (hits, asked) = node.hits();
+        let sent = node.telemetry.bytes_out.get();
+        let sample = Sample { at: started.elapsed(), sent, hits, asked };
+        node.telemetry.meter.lock().unwrap_or_else(PoisonError::into_inner).sample(sample);
     }
 }
 

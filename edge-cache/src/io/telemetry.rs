@@ -1,7 +1,7 @@
 //! What a node tells of itself: metrics and the access log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use http::{StatusCode, Version};
@@ -12,6 +12,7 @@ use shared::metrics::{Counter, Family, Gauge, Histogram, Registry};
 use shared::time::UnixMillis;
 
 use super::gate::Busy;
+use crate::meter::Meter;
 use crate::semantics::Reason;
 use crate::semantics::reason::Outcome;
 
@@ -106,7 +107,8 @@ pub struct Telemetry {
     /// All metrics.
     pub registry: Registry,
     duration: [Histogram; Outcome::ALL.len()],
-    bytes_out: Counter,
+    /// Content sent to clients.
+    pub bytes_out: Counter,
     /// Content received from parents and origins.
     pub bytes_in: Counter,
     /// Requests answered from another's fetch.
@@ -121,6 +123,8 @@ pub struct Telemetry {
     pub connections: AtomicUsize,
     /// Requests now.
     pub in_flight: AtomicUsize,
+    /// What happened in the last minute. Sampled by a task, read by reports; serving takes no part in it.
+    pub meter: Mutex<Meter>,
 }
 
 /// A site's counters.
@@ -147,6 +151,7 @@ impl Default for Telemetry {
             reload_ok: registry.gauge(&RELOAD, &[]),
             connections: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            meter: Mutex::default(),
             registry,
         }
     }
@@ -277,6 +282,12 @@ impl Exchange {
         })
     }
 
+    /// So many bytes of content go to the client. Counted at once: a long download is traffic while it lasts.
+    pub fn add_sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.node.telemetry.bytes_out.add(bytes);
+    }
+
     /// It is neither counted nor logged.
     pub fn forget(mut self: Box<Self>) {
         self.counted = false;
@@ -298,7 +309,6 @@ impl Drop for Exchange {
             None => self.node.no_site.0[at].inc(),
         }
         telemetry.duration[at].observe(elapsed);
-        telemetry.bytes_out.add(self.sent);
         if self.is_passed {
             telemetry.bytes_in.add(self.sent);
         }
