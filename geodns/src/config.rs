@@ -220,7 +220,8 @@ pub fn checks(spec: &Spec, world: &World) -> Vec<Check> {
         .collect()
 }
 
-/// Edges that a check is wanted for and cannot ask: they would count as up for ever.
+/// Edges that a check is wanted for and cannot ask: they would count as up for ever. Those that it asks where it may find
+/// nobody: they would be down for ever.
 pub fn unasked(loaded: &Loaded, world: &World, checks: &[Check]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for policy in &world.policies {
@@ -231,6 +232,18 @@ pub fn unasked(loaded: &Loaded, world: &World, checks: &[Check]) -> Vec<Problem>
             let why = format!(
                 "check `{}` finds no listener of its kind here: this edge counts as up for policy `{}`",
                 check.name, policy.name
+            );
+            problems.push(loaded.problem(&path, Severity::Warning, why));
+        }
+    }
+    for asked in checks.iter().flat_map(|check| &check.targets) {
+        let Some(edge) = world.edges.get(usize::from(asked.edge)) else { continue };
+        let elsewhere = edge.addresses.iter().any(|address| !address.is_loopback());
+        if asked.address.ip().is_loopback() && elsewhere {
+            let path = [Step::from("edge"), Step::from(&edge.name)];
+            let why = format!(
+                "this edge is asked at {}: on another machine no nameserver reaches that",
+                asked.address
             );
             problems.push(loaded.problem(&path, Severity::Warning, why));
         }

@@ -267,3 +267,6 @@ fn reported(
         capacity.filter(|bits| *bits > 0.0 && all().next().is_some()).map(|bits| sent / bits);
     (connections.into_iter().chain(egress).reduce(f64::max), warmth)
 }
+
+#[cfg(test)]
+mod tests;

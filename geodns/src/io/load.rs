@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use shared::config::{self, Loaded, Problem, Severity, Step};
+use shared::config::{self, CheckKind, Loaded, Problem, Severity, Step};
 use shared::geo;
 use shared::io::files::{System, read_secret};
+use shared::io::tls::client_config;
 use shared::prefix::Prefix;
 
 use crate::config::{Check, ZoneSource, checks, unasked, world, zones};
@@ -55,6 +56,10 @@ pub fn load(path: &Path) -> Result<Loading, Vec<Problem>> {
         return Err(errors);
     }
     let checks = checks(&config.spec, &world);
+    let unusable = unusable_files(&config, &world, &checks);
+    if !unusable.is_empty() {
+        return Err(unusable);
+    }
     warnings.extend(unasked(&config, &world, &checks));
     warnings.extend(uneven(&config, &world));
     let services = Services::new(&config.spec, &world);
@@ -88,6 +93,29 @@ pub fn token_problem(config: &Loaded, nameserver: &str) -> Option<Problem> {
     let why = read_secret(file).err()?;
     let at = [Step::from("nameserver"), nameserver.into(), "admin_token_file".into()];
     Some(config.problem(&at, Severity::Error, why))
+}
+
+/// Files that checks need and that cannot be used: with them all edges would be down.
+fn unusable_files(config: &Loaded, world: &World, checks: &[Check]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for check in checks.iter().filter(|check| !check.targets.is_empty()) {
+        if let (CheckKind::Https, Some(file)) = (check.kind, &check.ca_file)
+            && let Err(why) = client_config(Some(file), &[])
+        {
+            let at = [Step::from("check"), (&check.name).into(), "ca_file".into()];
+            problems.push(config.problem(&at, Severity::Error, why));
+        }
+        for asked in &check.targets {
+            let Some(file) = &asked.token_file else { continue };
+            let Some(edge) = world.edges.get(usize::from(asked.edge)) else { continue };
+            if let Err(why) = read_secret(file) {
+                let at = [Step::from("edge"), (&edge.name).into(), "admin_token_file".into()];
+                let why = format!("{why}: check `{}` must show it", check.name);
+                problems.push(config.problem(&at, Severity::Error, why));
+            }
+        }
+    }
+    problems
 }
 
 /// A problem of a zone file as one of the configuration that names it.

@@ -216,6 +216,12 @@ fn values_must_be_in_bounds() {
             "[nameserver.ns1]\ndoh = [\"127.0.1.1:8080\"]",
             "127.0.1.1:8080 is nameserver.ns1.doh already",
         ),
+        (
+            "[steering.web]",
+            "[steering.web]\nshed = { above = 0.8 }",
+            "clients would never come back",
+        ),
+        ("[edge.icn-1]", "[edge.icn-1]\nprobe = \"0.0.0.0\"", "checks cannot ask 0.0.0.0"),
         ("127.0.1.1:9090", "192.0.2.1:9090", "needs `admin_token_file`"),
         ("path = \"/*\"", "path = \"*/x\"", "is not a path"),
         ("cache = \"assets\"", "strip_prefix = \"/images\"", "is not the beginning of the path"),
@@ -239,6 +245,14 @@ fn risky_settings_are_warned_of() {
         ("[steering.web]", "[steering.web]\ndatacenters = [\"icn\"]", "alone in its pool"),
         ("[steering.web]", "[steering.web]\nttl = { max = \"1h\" }", "longer than failover needs"),
         ("check = \"edge\"", "", "without a `check`"),
+        ("check = \"edge\"", "ramp = \"1m\"", "returns only from the operator's drain"),
+        (
+            "[steering.web]",
+            "[steering.web]\nshed = { above = 0.8, resume = 0.6 }",
+            "nobody tells a load",
+        ),
+        ("kind = \"http\"", "kind = \"http\"\nmin_days = 9", "looks at certificates"),
+        ("kind = \"http\"", "kind = \"https\"\nmin_days = 90", "would fail"),
         (
             "[steering.web]",
             "[steering.web]\nmax_share = { icn = 0.5, fra = 0.25 }",

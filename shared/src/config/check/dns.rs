@@ -119,6 +119,19 @@ impl Check<'_> {
         if policy.shed.above > 0.0 && policy.shed.resume >= policy.shed.above {
             self.error(shed("resume"), "`resume` must be less than `above`");
         }
+        if policy.shed.above > 0.0 && policy.shed.resume <= 0.0 {
+            self.error(shed("resume"), "no load is less than 0: clients would never come back");
+        }
+        let check = policy.check.as_ref().and_then(|check| spec.check.get(check));
+        if policy.shed.above > 0.0 && check.is_some_and(|check| check.kind != CheckKind::Report) {
+            self.warn(shed("above"), "nobody tells a load: a check of kind \"report\" reads it");
+        }
+        if policy.ramp.get() > Duration::ZERO && policy.check.is_none() {
+            self.warn(
+                at("ramp"),
+                "without a `check` a datacenter returns only from the operator's drain",
+            );
+        }
         self.within(path!["steering", name, "ecs", "max_v4"], policy.ecs.max_v4, 0, 32);
         self.within(path!["steering", name, "ecs", "max_v6"], policy.ecs.max_v6, 0, 128);
     }
@@ -242,6 +255,20 @@ impl Check<'_> {
         }
         if probe.host.as_deref().is_some_and(|host| !is_host(host)) {
             self.error(at("host"), "this is not a host name");
+        }
+        if probe.kind != CheckKind::Https {
+            if probe.min_days > 0 {
+                self.warn(at("min_days"), "only a check of kind \"https\" looks at certificates");
+            }
+            if probe.ca_file.is_some() {
+                self.warn(at("ca_file"), "only a check of kind \"https\" looks at certificates");
+            }
+        }
+        if probe.kind == CheckKind::Https && probe.min_days >= 90 {
+            self.warn(
+                at("min_days"),
+                "certificates are often made for 90 days: one that is renewed in time would fail",
+            );
         }
         if probe.port == Some(0) {
             self.error(at("port"), "port 0 cannot be asked");

@@ -200,6 +200,11 @@ impl Check<'_> {
                     );
                 }
             }
+            if let Some(probe) = edge.probe
+                && (probe.is_unspecified() || probe.is_multicast())
+            {
+                self.error(at("probe"), format!("checks cannot ask {probe}"));
+            }
             self.admin("edge", name, edge.admin, edge.admin_token_file.is_some());
             if edge.memory.0 < 1 << 20 {
                 self.error(at("memory"), "this must be at least 1MiB");
