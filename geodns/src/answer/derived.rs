@@ -63,22 +63,26 @@ impl Answering<'_, '_> {
         self.facts.reason = Reason::Explained;
         self.authoritative = true;
         for texts in &told.records {
-            let mut rdata = Vec::new();
-            for text in texts {
-                let octets = text.as_bytes().get(..255).unwrap_or(text.as_bytes());
-                rdata.push(octets.len() as u8);
-                rdata.extend_from_slice(octets);
-            }
-            let mut record = QUESTION_NAME.to_be_bytes().to_vec();
-            record.extend(rtype::TXT.to_be_bytes());
-            record.extend(class::IN.to_be_bytes());
-            record.extend([0; 4]);
-            record.extend(u16::try_from(rdata.len()).unwrap_or(0).to_be_bytes());
-            record.extend(rdata);
-            self.response.put(Section::Answer, 1, &record);
+            self.response.put(Section::Answer, 1, &text_record(texts));
         }
         true
     }
+}
+
+/// A TXT record at the name of the question, never to be cached. What is too long for one string goes on in the next.
+fn text_record(texts: &[String]) -> Vec<u8> {
+    let mut rdata = Vec::new();
+    for text in texts.iter().flat_map(|text| text.as_bytes().chunks(255)) {
+        rdata.push(text.len() as u8);
+        rdata.extend_from_slice(text);
+    }
+    let mut record = QUESTION_NAME.to_be_bytes().to_vec();
+    record.extend(rtype::TXT.to_be_bytes());
+    record.extend(class::IN.to_be_bytes());
+    record.extend([0; 4]);
+    record.extend(u16::try_from(rdata.len()).unwrap_or(0).to_be_bytes());
+    record.extend(rdata);
+    record
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Name to ask for
+    /// Name to ask for; on a name server itself `dig TXT _explain.NAME` tells it in short
     #[arg(value_parser = Name::parse_absolute)]
     name: Name,
     /// Record type

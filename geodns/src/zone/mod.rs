@@ -4,7 +4,9 @@
 //! name up. All zones share one table of names, keyed by their lower-case wire form, in which every existing name has
 //! a node, empty non-terminals included; so the cost of an answer, a negative one too, grows with the labels of the
 //! name asked and not with the number of names held. A name's octets and its rendered records lie side by side in one
-//! piece of memory: a static name takes about 60 octets beside its own name and data.
+//! piece of memory: a static name with an A record takes 81 octets, 35 of them its name and record. Measured by
+//! `benches/src/bin/dns_memory.rs`: a million names load in 1.3 s, and a load takes 205 octets a name at its peak, beside
+//! the zones in service.
 
 mod alias;
 mod build;

@@ -260,6 +260,14 @@ fn clients_on_this_machine_are_told_why() {
     assert_eq!(explain("127.0.0.1:53", "_explain.www.example", "TXT").0.rcode, "REFUSED");
 }
 
+#[test]
+fn long_explanations_go_on_in_the_next_string() {
+    let record = super::text_record(&["a".repeat(300), "b".to_owned()]);
+    assert_eq!(record[10..13], [1, 48, 255], "3 lengths, 301 octets");
+    assert_eq!(record[12 + 256..12 + 256 + 2], [45, b'a']);
+    assert_eq!(record[12 + 256 + 46..], [1, b'b']);
+}
+
 proptest! {
     /// Whatever is up, an HTTPS answer has the addresses of the A and the AAAA answer, and is there for everybody.
     #[test]
