@@ -5,6 +5,7 @@ mod bad_input;
 mod encrypted;
 mod failover;
 mod geography;
+mod health;
 mod operating;
 mod records;
 mod rehearsal;

@@ -266,3 +266,101 @@ fn report(body: &[u8], edge: &str) -> Result<Report, String> {
         false => Err(format!("this is a report of `{}`", report.node.escape_debug())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn target(kind: CheckKind, min_days: u16) -> Target {
+        Target {
+            address: "127.0.0.1:1".parse().unwrap(),
+            kind,
+            host: None,
+            path: "/".to_owned(),
+            status: Vec::new(),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            min_days,
+            ca_file: None,
+            token_file: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_meets_a_bug_begins_anew_and_one_that_is_not_wanted_stops() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let begin = |_: TargetKey, _: Target, _: Duration| {
+            let count = begun.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(count > 0, "a bug");
+                std::future::pending::<()>().await;
+            }
+        };
+        let mut probes = Probes::default();
+        let key = ("c".to_owned(), "e".to_owned());
+        let wanted = || BTreeMap::from([(key.clone(), target(CheckKind::Tcp, 0))]);
+        probes.replace(wanted(), begin);
+        let ended = probes.tasks.join_next_with_id().await.unwrap().map(|(id, ())| id);
+        assert!(ended.is_err());
+        probes.ended(ended, begin);
+        assert_eq!((begun.load(Ordering::Relaxed), probes.tasks.len()), (2, 1));
+        probes.replace(wanted(), begin);
+        assert_eq!(begun.load(Ordering::Relaxed), 2, "what is wanted as it was goes on");
+        let other = BTreeMap::from([(key.clone(), target(CheckKind::Http, 0))]);
+        probes.replace(other, begin);
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+        let ended = probes.tasks.join_next_with_id().await.unwrap().map(|(id, ())| id);
+        probes.ended(ended, begin);
+        probes.replace(BTreeMap::new(), begin);
+        let ended = probes.tasks.join_next_with_id().await.unwrap().map(|(id, ())| id);
+        assert!(ended.is_err(), "stopped");
+        probes.ended(ended, begin);
+        assert_eq!((begun.load(Ordering::Relaxed), probes.tasks.len()), (3, 0));
+    }
+
+    #[test]
+    fn questions_are_of_the_checks_kind() {
+        let asked = |target: Target| match question(&target).unwrap() {
+            Question::Tcp => ("tcp".to_owned(), None),
+            Question::Http { host, tls, .. } => (host, tls.map(|(name, _)| name)),
+        };
+        let with_host =
+            |kind, host: &str| Target { host: Some(host.to_owned()), ..target(kind, 0) };
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(asked(target(CheckKind::Http, 0)), ("127.0.0.1:1".to_owned(), None));
+        assert_eq!(
+            asked(target(CheckKind::Https, 0)),
+            ("127.0.0.1:1".to_owned(), named("127.0.0.1"))
+        );
+        assert_eq!(
+            asked(with_host(CheckKind::Https, "www.test:8443")),
+            ("www.test:8443".to_owned(), named("www.test"))
+        );
+        assert_eq!(
+            asked(with_host(CheckKind::Report, "www.test")),
+            ("127.0.0.1:1".to_owned(), None),
+            "an admin listener knows no names"
+        );
+        let lost =
+            Target { token_file: Some("/nowhere/token".into()), ..target(CheckKind::Report, 0) };
+        assert!(question(&lost).unwrap_err().contains("/nowhere/token"));
+    }
+
+    #[test]
+    fn a_report_must_be_of_the_edge_asked() {
+        for (body, good) in [
+            (r#"{"node":"e"}"#, true),
+            (r#"{"node":"other"}"#, false),
+            ("{}", false),
+            ("", false),
+            ("[]", false),
+            (r#"{"node":"e","load":"much"}"#, false),
+        ] {
+            let answer = Answer { body: body.as_bytes().to_vec().into(), certificates: Vec::new() };
+            let probed = judge(&target(CheckKind::Report, 0), "e", &answer);
+            assert_eq!((probed.failure.is_none(), probed.report.is_some()), (good, good), "{body}");
+        }
+    }
+}

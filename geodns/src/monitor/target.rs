@@ -171,16 +171,17 @@ impl Target {
         }
     }
 
-    /// What it says of itself, if that is fresh.
+    /// What it says of itself, if that is fresh. Who is down says nothing.
     pub(super) fn report(&self, now: UnixMillis) -> Option<&Arc<Report>> {
         let (report, at) = self.report.as_ref()?;
-        (now.since(*at) <= self.report_lasts).then_some(report)
+        let is_fresh = now.since(*at) <= self.report_lasts;
+        (is_fresh && self.state.is_usable()).then_some(report)
     }
 
     /// Whether it wants no new clients.
     pub(super) fn is_draining(&self, now: UnixMillis) -> bool {
         let draining = |report: &Arc<Report>| report.state == report::State::Draining;
-        self.state.is_usable() && self.report(now).is_some_and(draining)
+        self.report(now).is_some_and(draining)
     }
 
     /// Whether views that were made from its report would be others now. From then on, this is the one they are made of.
