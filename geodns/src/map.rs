@@ -162,6 +162,18 @@ impl Table {
         let leaves = operator.overlay(&placed, |(given_to, by_network), (place, by_asn)| {
             lists.id_of(*given_to, by_network, *place, by_asn)
         });
+        // Draws and shares go by who put a list together, too.
+        let leaves = match policy.order == Order::Weighted || policy.is_partial() {
+            true => leaves,
+            false => {
+                // Where nobody's networks are named, those beside them are passed over: there a name is a border.
+                let nobodys = routable::nobodys();
+                let named = declared.overlay(&nobodys, |named, nobodys| *named && *nobodys);
+                let same = lists.same();
+                let merged = |id: &u32| same.get(*id as usize).copied().unwrap_or(*id);
+                leaves.overlay(&named, |id, named| if *named { *id } else { merged(id) })
+            }
+        };
         let mut lists = lists.lists;
         let (leaves, partial) = match policy.is_partial() {
             false => (leaves, None),
@@ -246,6 +258,14 @@ impl<'w> Lists<'w> {
         }
         self.id_of_known.insert(key, id);
         id
+    }
+
+    /// For each list the first one with the same datacenters in the same order: without draws and shares these are the
+    /// same answer, and one scope.
+    fn same(&self) -> Vec<u32> {
+        let mut first = HashMap::new();
+        let ids = self.lists.iter().zip(0..);
+        ids.map(|(list, id)| *first.entry(&list.datacenters).or_insert(id)).collect()
     }
 }
 

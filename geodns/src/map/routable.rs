@@ -71,11 +71,15 @@ const UNROUTABLE: [&str; 21] = [
     "8000::/1",
 ];
 
+/// Where addresses are nobody's.
+pub fn nobodys() -> IpRangeMap<bool> {
+    let special = UNROUTABLE.iter().filter_map(|text| text.parse::<Prefix>().ok());
+    IpRangeMap::from_prefixes(false, special.map(|network| (network, true)))
+}
+
 /// The address space that clients live in: routable, and known to a database or a registry. Of IPv6 most is neither.
 pub fn population(geography: &Geography) -> IpRangeMap<bool> {
-    let special = UNROUTABLE.iter().filter_map(|text| text.parse::<Prefix>().ok());
-    let routable = IpRangeMap::from_prefixes(true, special.map(|network| (network, false)));
-    routable.overlay(&geography.places, |routable, place| *routable && place.is_some())
+    nobodys().overlay(&geography.places, |nobodys, place| !*nobodys && place.is_some())
 }
 
 #[cfg(test)]

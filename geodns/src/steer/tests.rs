@@ -80,6 +80,17 @@ fn scopes_are_the_shortest_that_are_true_rfc_7871_section_7_2_1() {
     }
 }
 
+/// A network that says what its surroundings say is no border between scopes.
+#[test]
+fn networks_that_change_nothing_are_merged_rfc_7871_section_7_2_1() {
+    let world = testing::world(&[], |policy| policy.order = Order::Listed);
+    let snapshot = testing::snapshot(world, &[("20.0.0.0/8", "icn"), ("21.1.0.0/16", "iad")]);
+    assert_eq!(v4(&snapshot, "20.1.2.0/24").scope, 8);
+    let world = testing::world(&[], |policy| policy.order = Order::Listed);
+    let snapshot = testing::snapshot(world, &[("20.0.0.0/8", "icn")]);
+    assert_eq!(v4(&snapshot, "20.1.2.0/24").scope, 0);
+}
+
 #[test]
 fn scopes_are_capped_by_policy() {
     let world = testing::world(&[], |policy| {
