@@ -3,6 +3,8 @@
 //!
 //! A stream ([`trace`]) is replayed against policies ([`policy`]); [`replay`] counts hits, [`report`] prints them.
 
+pub mod compare;
+pub mod dns;
 pub mod policy;
 pub mod random;
 pub mod replay;
