@@ -26,7 +26,7 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connections::{Connections, accept};
+use super::connections::{Connections, Life, accept};
 use super::node::Served;
 use super::reply::{Ends, MAX_QUERY, reply};
 use super::tls::handshake;
@@ -55,9 +55,9 @@ pub(super) async fn serve(
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
 ) {
-    accept(listener, Arc::clone(&connections), |stream, client| {
+    accept(listener, Arc::clone(&connections), |stream, client, life| {
         let (config, served) = (Arc::clone(&config), Arc::clone(&served));
-        serve_connection(stream, client, config, served, Arc::clone(&connections))
+        serve_connection(stream, client, config, served, Arc::clone(&connections), life)
     })
     .await;
 }
@@ -67,6 +67,7 @@ struct Connection {
     ends: Ends,
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
+    life: Life,
     begun: Instant,
     /// When the last query was answered, in milliseconds after `begun`.
     answered: AtomicU64,
@@ -78,6 +79,7 @@ async fn serve_connection(
     config: Arc<ServerConfig>,
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
+    life: Life,
 ) -> io::Result<()> {
     let ends = Ends { client, server: stream.local_addr().ok() };
     let stream = handshake(stream, config, &connections).await?;
@@ -86,7 +88,7 @@ async fn serve_connection(
         return Ok(());
     }
     let begun = Instant::now();
-    let state = Arc::new(Connection { ends, served, connections, begun, answered: 0.into() });
+    let state = Arc::new(Connection { ends, served, connections, life, begun, answered: 0.into() });
     let requests = Arc::clone(&state);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&requests);
@@ -170,6 +172,7 @@ impl Connection {
         served.stats.add(&mut batch);
         let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.answered.store(elapsed, Ordering::Relaxed);
+        self.life.answered(Instant::now());
         response
     }
 }

@@ -20,7 +20,7 @@ use quinn::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::connections::{Connections, LAST_ANSWERS, LAST_QUERIES};
+use super::connections::{Connections, LAST_ANSWERS, LAST_QUERIES, Life};
 use super::node::Served;
 use super::reply::{Ends, MAX_QUERY, reply};
 use super::tls::HANDSHAKE;
@@ -114,13 +114,13 @@ fn take(incoming: Incoming, served: &Arc<ArcSwap<Served>>, connections: &Arc<Con
         let _ = incoming.retry();
         return;
     }
-    let Some(place) = connections.enter(client.ip()) else { return incoming.refuse() };
-    let (served, connections) = (Arc::clone(served), Arc::clone(connections));
-    tokio::spawn(async move {
-        let _place = place;
+    let (served, all) = (Arc::clone(served), Arc::clone(connections));
+    // Where there is no place for it, it is let go, which refuses it.
+    all.clone().spawn(client.ip(), |life| async move {
+        let connections = all;
         let patience = HANDSHAKE.min(connections.limits.idle);
         match timeout(patience, incoming.into_future()).await {
-            Ok(Ok(connection)) => serve_connection(connection, served, connections).await,
+            Ok(Ok(connection)) => serve_connection(connection, served, connections, life).await,
             _ => connections.counters.failed_handshakes.inc(),
         }
     });
@@ -130,6 +130,7 @@ async fn serve_connection(
     connection: Connection,
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
+    life: Life,
 ) {
     let mut queries = JoinSet::new();
     let mut deadline = connections.deadline();
@@ -143,7 +144,8 @@ async fn serve_connection(
                     deadline = patience;
                 }
                 let (connection, served) = (connection.clone(), Arc::clone(&served));
-                queries.spawn(serve_stream(send, receive, connection, served, patience));
+                let life = life.clone();
+                queries.spawn(serve_stream(send, receive, connection, served, life, patience));
             }
             Some(_) = queries.join_next(), if !queries.is_empty() => {}
             () = sleep_until(deadline) => break,
@@ -164,6 +166,7 @@ async fn serve_stream(
     mut receive: RecvStream,
     connection: Connection,
     served: Arc<ArcSwap<Served>>,
+    life: Life,
     deadline: Instant,
 ) {
     let received = match timeout_at(deadline, receive.read_to_end(2 + MAX_QUERY)).await {
@@ -187,6 +190,7 @@ async fn serve_stream(
         Ok(query) => answer(query, connection.remote_address(), &served),
         Err(violation) => return violated(&connection, violation),
     };
+    life.answered(Instant::now());
     let Some(answer) = answer else { return violated(&connection, Violation("not a query")) };
     let sent = timeout_at(deadline, async {
         send.write_all(&answer).await.ok()?;

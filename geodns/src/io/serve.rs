@@ -212,6 +212,7 @@ fn connections(node: &Node, nameserver: &NameserverSpec) -> Arc<Connections> {
     let counters = Counters {
         open: node.registry.gauge(&metrics::TCP_CONNECTIONS, &[]),
         refused: node.registry.counter(&metrics::DROPPED, &["tcp-limit"]),
+        evicted: node.registry.counter(&metrics::DROPPED, &["tcp-evicted"]),
         failed_handshakes: node.registry.counter(&metrics::DROPPED, &["handshake"]),
     };
     Connections::new(limits, counters)
@@ -289,6 +290,7 @@ async fn serve_tcp(
     served: Arc<arc_swap::ArcSwap<super::node::Served>>,
     connections: Arc<Connections>,
 ) {
+    tcp::prepare(&listener);
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => {
             tcp::serve(listener, served, Arc::clone(&connections)).await;

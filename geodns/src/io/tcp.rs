@@ -1,22 +1,57 @@
 //! DNS over a stream of octets, as over TCP (RFC 7766) and, once it is encrypted, over TLS (RFC 7858 §3.3): framing,
 //! pipelining, time-outs. What is answered is decided elsewhere.
+//!
+//! A connection costs what it has in hand: a message that is not whole yet (64 KiB at most), and answers that are not
+//! taken (80 KiB here and 256 KiB in the kernel at most, for the idle time at most).
+#![expect(unsafe_code, reason = "options of listeners that std and tokio cannot set")]
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::connections::{Connections, LAST_QUERIES, accept};
+use super::connections::{Connections, LAST_QUERIES, Life, accept};
 use super::node::Served;
-use super::reply::{Ends, MAX_QUERY, reply};
+use super::reply::{Ends, reply};
 use crate::answer::{Outcome, Transport};
 use crate::metrics::Batch;
 
 /// Answers gathered before they are written.
 const WRITE_AT: usize = 16 << 10;
+/// Room for queries that an idle connection keeps.
+const INPUT_BYTES: usize = 512;
+/// Answers that a client does not take wait in the kernel up to this, which the kernel doubles.
+const SEND_BUFFER: libc::c_int = 128 << 10;
+/// A connection without a query is not seen here for this many seconds.
+const DEFER_ACCEPT: libc::c_int = 3;
+
+/// Sets what accepted connections inherit. What a kernel does not know is gone without.
+pub(super) fn prepare(listener: &std::net::TcpListener) {
+    set_option(listener.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER);
+    set_option(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, DEFER_ACCEPT);
+}
+
+fn set_option(socket: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
+    // SAFETY: the descriptor is open, and both options are ints of the length given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket,
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        tracing::debug!(%error, name, "a TCP listener does without an option");
+    }
+}
 
 /// Accepts and answers until the node stops.
 pub(super) async fn serve(
@@ -24,12 +59,12 @@ pub(super) async fn serve(
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
 ) {
-    accept(listener, Arc::clone(&connections), |stream, client| {
+    accept(listener, Arc::clone(&connections), |stream, client, life| {
         let (served, connections) = (Arc::clone(&served), Arc::clone(&connections));
         async move {
             stream.set_nodelay(true)?;
             let ends = Ends { client, server: stream.local_addr().ok() };
-            serve_stream(stream, ends, Transport::Tcp, &served, &connections).await
+            serve_stream(stream, ends, Transport::Tcp, &served, &connections, &life).await
         }
     })
     .await;
@@ -42,12 +77,20 @@ pub(super) async fn serve_stream(
     transport: Transport,
     served: &ArcSwap<Served>,
     connections: &Connections,
+    life: &Life,
 ) -> io::Result<()> {
     let mut batch = Batch::default();
-    let mut input = Vec::with_capacity(512);
+    let mut input = Vec::with_capacity(INPUT_BYTES);
     let mut output = Vec::new();
+    let deadline = connections.deadline();
+    let mut wait = Wait {
+        deadline,
+        timer: pin!(sleep_until(deadline)),
+        stopping: pin!(connections.stopping()),
+        is_stopping: false,
+    };
     // Whole messages are answered in their order.
-    while read_message(&mut stream, &mut input, connections).await? {
+    while wait.for_message(&mut stream, &mut input).await? {
         let served = served.load_full();
         let mut taken = 0;
         while let Some(packet) = next_message(input.get(taken..).unwrap_or_default()) {
@@ -71,37 +114,53 @@ pub(super) async fn serve_stream(
         flush(&mut stream, &mut output, connections).await?;
         // An idle connection keeps little.
         output.shrink_to(0);
+        input.shrink_to(INPUT_BYTES);
+        let now = Instant::now();
+        life.answered(now);
+        if !wait.is_stopping {
+            wait.deadline = now + connections.limits.idle;
+        }
     }
     end(&mut stream, connections).await
 }
 
-/// Reads until there is a whole message. False when none is to come any more: the client has ended, has sent what is
-/// no query, or has waited for too long, be it with a part of one.
-async fn read_message(
-    stream: &mut (impl AsyncRead + Unpin),
-    input: &mut Vec<u8>,
-    connections: &Connections,
-) -> io::Result<bool> {
-    let mut deadline = connections.deadline();
-    let mut is_stopping = false;
-    loop {
-        match message_length(input) {
-            Some(length) if length > MAX_QUERY => return Ok(false),
-            Some(length) if input.len() >= 2 + length => return Ok(true),
-            _ => {}
-        }
-        tokio::select! {
-            biased;
-            read = timeout_at(deadline, stream.read_buf(input)) => match read {
-                Ok(Ok(1..)) => {}
-                Ok(Err(error)) => return Err(error),
-                Ok(Ok(0)) | Err(_) => return Ok(false),
-            },
-            () = connections.stopping(), if !is_stopping => {
-                is_stopping = true;
-                deadline = deadline.min(Instant::now() + LAST_QUERIES);
+/// A connection's wait for queries, and what ends it.
+struct Wait<'w, S> {
+    deadline: Instant,
+    /// Goes off no later than at the deadline. Most queries come long before: it is set anew only when it goes off.
+    timer: Pin<&'w mut Sleep>,
+    stopping: Pin<&'w mut S>,
+    is_stopping: bool,
+}
+
+impl<S: Future<Output = ()>> Wait<'_, S> {
+    /// Reads until there is a whole message. False when none is to come any more: the client has ended, or has waited
+    /// for too long, be it with a part of one.
+    async fn for_message(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        input: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        while message_length(input).is_none_or(|length| input.len() < 2 + length) {
+            tokio::select! {
+                biased;
+                read = stream.read_buf(input) => if read? == 0 {
+                    return Ok(false);
+                },
+                () = &mut self.timer => {
+                    if Instant::now() >= self.deadline {
+                        return Ok(false);
+                    }
+                    self.timer.as_mut().reset(self.deadline);
+                }
+                () = &mut self.stopping, if !self.is_stopping => {
+                    self.is_stopping = true;
+                    self.deadline = self.deadline.min(Instant::now() + LAST_QUERIES);
+                    self.timer.as_mut().reset(self.deadline);
+                }
             }
         }
+        Ok(true)
     }
 }
 

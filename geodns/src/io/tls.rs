@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connections::{Connections, accept};
+use super::connections::{Connections, Life, accept};
 use super::node::Served;
 use super::reply::Ends;
 use super::tcp::serve_stream;
@@ -31,10 +31,10 @@ pub(super) async fn serve(
     served: Arc<ArcSwap<Served>>,
     connections: Arc<Connections>,
 ) {
-    accept(listener, Arc::clone(&connections), |stream, client| {
+    accept(listener, Arc::clone(&connections), |stream, client, life| {
         let (config, served) = (Arc::clone(&config), Arc::clone(&served));
         let connections = Arc::clone(&connections);
-        async move { serve_connection(stream, client, config, &served, &connections).await }
+        async move { serve_connection(stream, client, config, &served, &connections, &life).await }
     })
     .await;
 }
@@ -45,10 +45,11 @@ async fn serve_connection(
     config: Arc<ServerConfig>,
     served: &ArcSwap<Served>,
     connections: &Connections,
+    life: &Life,
 ) -> io::Result<()> {
     let ends = Ends { client, server: stream.local_addr().ok() };
     let stream = handshake(stream, config, connections).await?;
-    serve_stream(stream, ends, Transport::Tls, served, connections).await
+    serve_stream(stream, ends, Transport::Tls, served, connections, life).await
 }
 
 /// The server's side of a handshake. One that is not done in time, or not done right, ends the connection.
