@@ -179,7 +179,10 @@ fn respond(
         opt.scope_bits = facts.scope_bits;
         opt.error = facts.reason.extended_error();
     }
-    let authoritative = authoritative && facts.reason != Reason::RateLimit;
+    // Errors and what rate limiting sends are no word on the zone's data.
+    let authoritative = authoritative
+        && matches!(facts.rcode, Rcode::NoError | Rcode::NxDomain | Rcode::YxDomain)
+        && facts.reason != Reason::RateLimit;
     let length = response.finish(facts.rcode, authoritative, opt.as_ref());
     Outcome::Respond { length, facts }
 }

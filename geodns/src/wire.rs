@@ -164,6 +164,12 @@ impl<'p> Echo<'p> {
         self.question.is_empty() && self.flags & 0x78 == 0
     }
 
+    /// The question's type, when there is a question.
+    pub fn question_type(&self) -> Option<u16> {
+        let &[t0, t1, _, _] = self.question.last_chunk()?;
+        Some(u16::from_be_bytes([t0, t1]))
+    }
+
     /// The question's name with its letters as they came; empty when there is no question.
     pub fn question_name(&self) -> &'p [u8] {
         self.question.len().checked_sub(4).and_then(|end| self.question.get(..end)).unwrap_or(&[])

@@ -37,7 +37,8 @@ pub(super) fn rate(
         Verdict::Drop => return Err(Reason::RateLimit),
         Verdict::Slip => {}
     }
-    *facts = Facts { reason: Reason::RateLimit, cookie: facts.cookie, ..Facts::default() };
+    let (rcode, cookie) = (facts.rcode, facts.cookie);
+    *facts = Facts { rcode, reason: Reason::RateLimit, cookie, ..Facts::default() };
     if facts.cookie == cookie::State::Absent {
         response.truncate();
         facts.truncated = true;

@@ -13,7 +13,7 @@ use crate::answer::{Client, Outcome};
 use crate::name::Shown;
 use crate::rtype;
 use crate::snapshot::Snapshot;
-use crate::wire;
+use crate::wire::{self, Refusal};
 
 /// A share of all queries, written as lines.
 #[derive(Clone)]
@@ -43,6 +43,14 @@ struct Line<'a> {
     datacenter: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<u8>,
+    /// What the query's cookie says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookie: Option<&'static str>,
+    /// INFO-CODE of the extended error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ede: Option<u16>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
     bytes: usize,
 }
 
@@ -102,8 +110,13 @@ impl QueryLog {
         snapshot: &Snapshot,
         outcome: &Outcome,
     ) {
-        let query = wire::parse(packet).ok();
-        let subnet = query.as_ref().and_then(|query| query.edns?.subnet);
+        let (echo, edns) = match wire::parse(packet) {
+            Ok(query) => (Some(query.echo), query.edns),
+            Err(Refusal::Error { echo, edns, .. }) => (Some(echo), edns),
+            Err(Refusal::Silence) => (None, None),
+        };
+        let question = echo.and_then(|echo| Some((echo.question_name(), echo.question_type()?)));
+        let subnet = edns.and_then(|edns| edns.subnet);
         let world = &snapshot.tables.world;
         let (facts, reason, bytes) = match outcome {
             Outcome::Drop(reason) => (None, *reason, 0),
@@ -116,14 +129,8 @@ impl QueryLog {
             client: client.address.to_string(),
             subnet: subnet
                 .and_then(|subnet| Some(format!("{}/{}", subnet.address?, subnet.source_bits))),
-            name: query
-                .as_ref()
-                .map(|query| Shown(query.echo.question_name()).to_string())
-                .unwrap_or_default(),
-            r#type: query
-                .as_ref()
-                .map(|query| rtype::Shown(query.qtype).to_string())
-                .unwrap_or_default(),
+            name: question.map(|(name, _)| Shown(name).to_string()).unwrap_or_default(),
+            r#type: question.map(|(_, qtype)| rtype::Shown(qtype).to_string()).unwrap_or_default(),
             rcode: facts.map(|facts| facts.rcode.as_str()),
             reason: reason.as_str(),
             policy: facts
@@ -131,6 +138,9 @@ impl QueryLog {
                 .map(|policy| policy.name.as_str()),
             datacenter: facts.and_then(|f| f.datacenter).map(|id| world.datacenter_name(id)),
             scope: subnet.and(facts).map(|facts| facts.scope_bits),
+            cookie: facts.and_then(|facts| facts.cookie.as_str()),
+            ede: edns.and(facts).and_then(|_| Some(reason.extended_error()?.code)),
+            truncated: facts.is_some_and(|facts| facts.truncated),
             bytes,
         };
         if let Ok(line) = serde_json::to_vec(&line) {
