@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::cookie;
 use crate::edns::Keepalive;
 use crate::health::Verdict;
-use crate::name::MAX_NAME_BYTES;
+use crate::name::{MAX_NAME_BYTES, wire_length};
 use crate::reason::Reason;
 use crate::rtype;
 use crate::snapshot::Snapshot;
@@ -197,38 +197,27 @@ struct Answering<'a, 'o> {
     authoritative: bool,
 }
 
-/// The name that is being looked up: the question's, or the last alias's target.
-struct Current {
-    octets: [u8; MAX_NAME_BYTES],
-    length: usize,
+/// The name that is being looked up, in lower case: the question's, or the last alias's target.
+#[derive(Clone, Copy)]
+struct Current<'n> {
+    name: &'n [u8],
     /// Where the name stands in the answer.
     at: u16,
 }
 
-impl Current {
-    fn name(&self) -> &[u8] {
-        self.octets.get(..self.length).unwrap_or(&[0])
-    }
-
+impl Current<'_> {
     /// A pointer to the last `length` octets of the name.
     fn suffix(&self, length: usize) -> u16 {
-        let skipped = u16::try_from(self.length.saturating_sub(length)).unwrap_or(0);
+        let skipped = u16::try_from(self.name.len().saturating_sub(length)).unwrap_or(0);
         self.at.saturating_add(skipped)
-    }
-
-    fn set(&mut self, name: &[u8], at: u16) -> Option<()> {
-        let to = self.octets.get_mut(..name.len())?;
-        to.copy_from_slice(name);
-        to.make_ascii_lowercase();
-        (self.length, self.at) = (name.len(), at);
-        Some(())
     }
 }
 
 /// Whether the walk along aliases goes on.
 enum Next {
     Done,
-    Follow,
+    /// With the name that stands here in the answer.
+    Follow(u16),
 }
 
 impl Answering<'_, '_> {
@@ -244,26 +233,38 @@ impl Answering<'_, '_> {
         if matches!(self.query.qtype, rtype::AXFR | rtype::IXFR) {
             return self.fail(Rcode::Refused, Reason::Transfer);
         }
-        let mut current = Current { octets: [0; MAX_NAME_BYTES], length: 0, at: QUESTION_NAME };
-        if current.set(self.query.name.as_wire(), QUESTION_NAME).is_none() {
-            return self.fail(Rcode::FormErr, Reason::Malformed);
-        }
         if self.query.qtype == rtype::TXT && self.explained() {
             return;
         }
+        let current = Current { name: self.query.name.as_wire(), at: QUESTION_NAME };
+        if let Next::Follow(at) = self.step(&current, false) {
+            self.follow_aliases(at);
+        }
+    }
+
+    /// Goes on with the name at `at` in the answer, and with those that it leads to.
+    fn follow_aliases(&mut self, mut at: u16) {
         let mut targets = [0; MAX_ALIASES];
-        for followed in 0..MAX_ALIASES {
-            match self.step(&mut current, followed > 0) {
-                Next::Done => return,
-                Next::Follow => {}
-            }
+        let mut octets = [0; MAX_NAME_BYTES];
+        for slot in 1..MAX_ALIASES {
+            let written = self.response.written().get(usize::from(at)..).unwrap_or_default();
+            let length = wire_length(written).unwrap_or(0);
+            let (Some(from), Some(name)) = (written.get(..length), octets.get_mut(..length)) else {
+                break;
+            };
+            name.copy_from_slice(from);
+            name.make_ascii_lowercase();
             // Names that lead back to one another are told once; whoever asked sees the loop in them.
-            let target = xxh3_64(current.name());
-            if current.name() == self.query.name.as_wire() || targets.contains(&target) {
+            let target = xxh3_64(name);
+            if name == self.query.name.as_wire() || targets.contains(&target) {
                 break;
             }
-            if let Some(slot) = targets.get_mut(followed) {
+            if let Some(slot) = targets.get_mut(slot) {
                 *slot = target;
+            }
+            match self.step(&Current { name, at: 0xc000 | at }, true) {
+                Next::Done => return,
+                Next::Follow(next) => at = next,
             }
         }
         self.facts.reason = Reason::Alias;
@@ -274,9 +275,9 @@ impl Answering<'_, '_> {
     }
 
     /// One name of the chain.
-    fn step(&mut self, current: &mut Current, aliased: bool) -> Next {
+    fn step(&mut self, current: &Current<'_>, aliased: bool) -> Next {
         let zones = &self.snapshot.tables.zones;
-        let found = zones.find(current.name(), self.query.qtype == rtype::DS);
+        let found = zones.find(current.name, self.query.qtype == rtype::DS);
         if !matches!(found, Found::Foreign) && (aliased || !matches!(found, Found::Delegated(_))) {
             self.authoritative = true;
         }
@@ -298,7 +299,7 @@ impl Answering<'_, '_> {
         &mut self,
         zone: &Zone,
         node: Node<'_>,
-        current: &mut Current,
+        current: &Current<'_>,
         aliased: bool,
     ) -> Next {
         let qtype = self.query.qtype;
@@ -323,18 +324,16 @@ impl Answering<'_, '_> {
         }
         if let Some(alias) = node.rrset(rtype::CNAME) {
             let put = self.response.put_owned(Section::Answer, 1, alias.wire, current.at, None);
-            return self.follow(put, alias.first_rdata(), current);
+            return self.follow(put);
         }
         self.negative(zone, current, Reason::NoData);
         Next::Done
     }
 
-    /// Goes on with the alias whose record was put at `put`.
-    fn follow(&mut self, put: Option<usize>, target: &[u8], current: &mut Current) -> Next {
-        let at = put.and_then(|at| u16::try_from(at + RDATA_AT).ok()).filter(|at| *at < 0x4000);
-        let followed = at.and_then(|at| current.set(target, 0xc000 | at));
-        match followed {
-            Some(()) => Next::Follow,
+    /// Goes on with the alias whose record was put at `put`, when a pointer reaches that far.
+    fn follow(&mut self, put: Option<usize>) -> Next {
+        match put.and_then(|at| u16::try_from(at + RDATA_AT).ok()).filter(|at| *at < 0x4000) {
+            Some(at) => Next::Follow(at),
             None => {
                 self.facts.reason = Reason::Alias;
                 Next::Done
@@ -344,7 +343,7 @@ impl Answering<'_, '_> {
 
     /// RFC 8482 §4.1: one RRset, whichever.
     #[cold]
-    fn any(&mut self, zone: &Zone, node: Node<'_>, current: &mut Current, aliased: bool) {
+    fn any(&mut self, zone: &Zone, node: Node<'_>, current: &Current<'_>, aliased: bool) {
         if let Some(rrset) = node.rrsets().next() {
             self.response.put_owned(Section::Answer, rrset.count, rrset.wire, current.at, None);
             self.facts.reason = Reason::MinimalAny;
@@ -362,7 +361,7 @@ impl Answering<'_, '_> {
 
     /// RFC 6672 §3.2: the DNAME, and a CNAME made from it.
     #[cold]
-    fn rename(&mut self, zone: &Zone, node: Node<'_>, current: &mut Current) -> Next {
+    fn rename(&mut self, zone: &Zone, node: Node<'_>, current: &Current<'_>) -> Next {
         let Some(dname) = node.rrset(rtype::DNAME) else {
             self.negative(zone, current, Reason::NoData);
             return Next::Done;
@@ -370,11 +369,11 @@ impl Answering<'_, '_> {
         let owner = current.suffix(node.name_length());
         self.response.put_owned(Section::Answer, 1, dname.wire, owner, None);
         let target = dname.first_rdata();
-        let kept = current.length.saturating_sub(node.name_length());
+        let kept = current.name.len().saturating_sub(node.name_length());
         let mut record = [0; RDATA_AT + MAX_NAME_BYTES];
         let length = kept + target.len();
         let (Some(prefix), Some(room)) =
-            (current.name().get(..kept), record.get_mut(RDATA_AT..RDATA_AT + length))
+            (current.name.get(..kept), record.get_mut(RDATA_AT..RDATA_AT + length))
         else {
             self.fail(Rcode::YxDomain, Reason::NameTooLong);
             return Next::Done;
@@ -397,10 +396,10 @@ impl Answering<'_, '_> {
         if self.query.qtype == rtype::CNAME {
             return Next::Done;
         }
-        self.follow(put, whole.get(RDATA_AT..).unwrap_or_default(), current)
+        self.follow(put)
     }
 
-    fn refer(&mut self, cut: Node<'_>, current: &Current) {
+    fn refer(&mut self, cut: Node<'_>, current: &Current<'_>) {
         let (Some(referral), Some(servers)) = (cut.referral(), cut.rrset(rtype::NS)) else {
             return;
         };
@@ -410,7 +409,7 @@ impl Answering<'_, '_> {
         self.facts.reason = Reason::Referral;
     }
 
-    fn negative(&mut self, zone: &Zone, current: &Current, reason: Reason) {
+    fn negative(&mut self, zone: &Zone, current: &Current<'_>, reason: Reason) {
         let owner = current.suffix(zone.apex.as_wire().len());
         self.response.put_owned(Section::Authority, 1, &zone.negative, owner, None);
         self.facts.reason = reason;
@@ -421,11 +420,11 @@ impl Answering<'_, '_> {
         id: PolicyId,
         family: Family,
         zone: &Zone,
-        current: &Current,
+        current: &Current<'_>,
         aliased: bool,
         via: Option<&Alias>,
     ) {
-        let name = via.map_or_else(|| current.name(), |alias| alias.name.as_wire());
+        let name = via.map_or_else(|| current.name, |alias| alias.name.as_wire());
         let Some(decision) =
             decide(self.snapshot, id, family, name, self.client, self.query, |_, _| {})
         else {

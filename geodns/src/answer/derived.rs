@@ -19,7 +19,7 @@ impl Answering<'_, '_> {
         qtype: u16,
         zone: &Zone,
         node: Node<'_>,
-        current: &Current,
+        current: &Current<'_>,
         aliased: bool,
     ) -> bool {
         let (via, target) = match node.alias() {

@@ -29,11 +29,11 @@ impl Answering<'_, '_> {
         &mut self,
         (id, service): (PolicyId, Service),
         zone: &Zone,
-        current: &Current,
+        current: &Current<'_>,
         aliased: bool,
         via: Option<&Alias>,
     ) {
-        let name = via.map_or_else(|| current.name(), |alias| alias.name.as_wire());
+        let name = via.map_or_else(|| current.name, |alias| alias.name.as_wire());
         let decided =
             |family| decide(self.snapshot, id, family, name, self.client, self.query, |_, _| {});
         let (Some(v4), Some(v6)) = (decided(Family::V4), decided(Family::V6)) else {

@@ -104,6 +104,11 @@ impl<'o> Response<'o> {
         self.truncated
     }
 
+    /// The message so far, its header not yet filled in.
+    pub fn written(&self) -> &[u8] {
+        self.out.get(..self.at).unwrap_or_default()
+    }
+
     /// How many records the answer section holds.
     pub fn answers(&self) -> u16 {
         if self.truncated { 0 } else { self.counts[0] }
