@@ -81,7 +81,7 @@ fn cookies_outlive_a_rollover_of_their_secret_rfc_9018_section_5() {
 fn flood(dns: SocketAddr, query: &Query, count: usize) -> [usize; 4] {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(dns).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     for _ in 0..count {
         socket.send(&query.bytes()).unwrap();
     }
@@ -118,7 +118,7 @@ fn a_flood_gets_few_answers_and_who_proves_its_address_gets_all() {
 
     let learnt = option(&without.tcp(dns), COOKIE).expect("no limit by TCP");
     let with = Query::a("static.cdn.test").option(COOKIE, &learnt);
-    assert_eq!(flood(dns, &with, 200), [200, 0, 0, 0]);
+    assert_eq!(flood(dns, &with, 100), [100, 0, 0, 0]);
     for _ in 0..50 {
         assert_eq!(plain.tcp(dns).addresses().len(), 2);
     }
