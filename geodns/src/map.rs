@@ -174,6 +174,7 @@ impl Table {
                 leaves.overlay(&named, |id, named| if *named { *id } else { merged(id) })
             }
         };
+        let declared = declared.with_6to4();
         let mut lists = lists.lists;
         let (leaves, partial) = match policy.is_partial() {
             false => (leaves, None),

@@ -11,6 +11,7 @@ mod operating;
 mod protocol;
 mod records;
 mod rehearsal;
+mod shares;
 mod steering;
 mod storms;
 mod taps;

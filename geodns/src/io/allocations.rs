@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::answer::{Client, Context, Outcome, Server, Transport, answer};
 use crate::edns::UDP_SIZE;
@@ -10,6 +11,7 @@ use crate::metrics::{Batch, Stats};
 use crate::name::Name;
 use crate::testing;
 use crate::wire::write_query;
+use crate::world::{Order, Pick, Policy, Shed};
 use shared::time::UnixMillis;
 
 struct Counting;
@@ -37,7 +39,19 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn answers_take_nothing_from_the_heap() {
-    let world = testing::world(&[], |_| {});
+    taken_by(|_| {});
+    // Everything that a policy may have on.
+    taken_by(|policy| {
+        policy.pick = Pick::HashClient;
+        policy.ramp = Duration::from_secs(60);
+        policy.shed = Some(Shed { above: 0.8, resume: 0.5 });
+        policy.max_share = vec![(testing::FRA, 0.1)];
+    });
+    taken_by(|policy| (policy.order, policy.pick) = (Order::Weighted, Pick::Weighted));
+}
+
+fn taken_by(change: impl Fn(&mut Policy)) {
+    let world = testing::world(&[], change);
     let stats = Stats::new(&world);
     let snapshot = testing::snapshot(world, &[]);
     let mut out = vec![0; usize::from(UDP_SIZE)];

@@ -79,8 +79,8 @@ pub struct GeoSpec {
     pub networks: BTreeMap<String, String>,
     /// The same for the addresses of resolvers, where a query tells nothing of its client. Before `networks`.
     pub resolvers: BTreeMap<String, String>,
-    /// Share of the address space, 0 to 1, that new databases may move to another datacenter. A reload that would move
-    /// more is refused.
+    /// Share of the clients of a policy, 0 to 1, by addresses, that new databases may move to another datacenter. A
+    /// reload that would move more is refused. What the operator changes in this file does not count.
     pub max_moved: f64,
 }
 

@@ -265,6 +265,11 @@ fn risky_settings_are_warned_of() {
         ),
         (
             "[steering.web]",
+            "[geo]\nnetworks = { \"10.0.0.0/26\" = \"icn\" }\n[steering.web]",
+            "10.0.0.0/26 is longer than scopes may be",
+        ),
+        (
+            "[steering.web]",
             "[steering.web]\nshed = { above = 0.8, resume = 0.6 }",
             "this needs a `check` of kind \"report\"",
         ),

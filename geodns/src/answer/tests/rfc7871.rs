@@ -87,6 +87,12 @@ fn every_row_of_the_faults_of_others() {
             3,
             Some(0),
         ),
+        // IPv4 in IPv6: 6to4 by its IPv4 network, the others hold none in a subnet (RFC 3056, 4380, 6052, 4291).
+        ("6to4", "www.cdn.test", A, &[0, 2, 40, 0, 0x20, 2, 10, 1, 2], 0, 2, Some(32)),
+        ("6to4, nobody's", "www.cdn.test", A, &[0, 2, 32, 0, 0x20, 2, 192, 168], 0, 2, Some(0)),
+        ("Teredo", "www.cdn.test", A, &[0, 2, 32, 0, 0x20, 1, 0, 0], 0, 2, Some(0)),
+        ("NAT64", "www.cdn.test", A, &[0, 2, 32, 0, 0, 0x64, 0xff, 0x9b], 0, 2, Some(0)),
+        ("mapped", "www.cdn.test", A, &[0, 2, 0, 0], 0, 2, Some(0)),
         ("early drafts' family 0", "www.cdn.test", A, &[0, 0, 0, 0], 0, 2, Some(0)),
         ("bits after the prefix", "www.cdn.test", A, &[0, 1, 20, 0, 10, 1, 0x21], 1, 0, None),
         ("four octets for a /24", "www.cdn.test", A, &[0, 1, 24, 0, 10, 1, 2, 0], 1, 0, None),

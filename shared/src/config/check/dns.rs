@@ -122,18 +122,43 @@ impl Check<'_> {
         if policy.shed.above > 0.0 && policy.shed.resume <= 0.0 {
             self.error(shed("resume"), "no load is less than 0: clients would never come back");
         }
-        let check = policy.check.as_ref().and_then(|check| spec.check.get(check));
-        if policy.shed.above > 0.0 && check.is_some_and(|check| check.kind != CheckKind::Report) {
-            self.warn(shed("above"), "nobody tells a load: a check of kind \"report\" reads it");
-        }
         if policy.ramp.get() > Duration::ZERO && policy.check.is_none() {
             self.warn(
                 at("ramp"),
                 "without a `check` a datacenter returns only from the operator's drain",
             );
         }
+        self.finer_networks(name, policy, &pool);
         self.within(path!["steering", name, "ecs", "max_v4"], policy.ecs.max_v4, 0, 32);
         self.within(path!["steering", name, "ecs", "max_v6"], policy.ecs.max_v6, 0, 128);
+    }
+
+    /// Networks that no scope can tell from their neighbours.
+    fn finer_networks(&mut self, name: &str, policy: &SteeringSpec, pool: &BTreeSet<&String>) {
+        if !policy.ecs.enabled {
+            return;
+        }
+        let is_finer = |network: &Prefix| match network.network() {
+            std::net::IpAddr::V4(_) => network.length() > policy.ecs.max_v4,
+            std::net::IpAddr::V6(_) => network.length() > policy.ecs.max_v6,
+        };
+        let networks = &self.spec.geo.networks;
+        let given = networks.iter().filter(|(_, datacenter)| pool.contains(datacenter));
+        let by_rule = policy.rules.iter().filter(|rule| rule.by != RuleBy::Resolver);
+        let of_rules = by_rule.flat_map(|rule| &rule.network);
+        let all = given.map(|(network, _)| network).chain(of_rules);
+        let finer: Vec<Prefix> =
+            all.filter_map(|network| network.parse().ok()).filter(is_finer).collect();
+        if let Some(first) = finer.first() {
+            let more = match finer.len() {
+                1 => String::new(),
+                count => format!(" and {} others", count - 1),
+            };
+            self.warn(
+                path!["steering", name],
+                format!("{first}{more} is longer than scopes may be (`ecs`): a client subnet gets what the first address of the wider network gets"),
+            );
+        }
     }
 
     /// What makes a datacenter take a part of its clients only.

@@ -44,10 +44,12 @@ pub struct SteeringSpec {
     pub all_down: AllDown,
     /// EDNS client subnet (RFC 7871).
     pub ecs: EcsSpec,
-    /// Datacenter to the share of client networks, 0 to 1, that it takes at most. The farthest of the others go to
-    /// their next datacenter.
+    /// Datacenter to the share of client networks, 0 to 1, that it takes at most, measured by the addresses that are in
+    /// use, IPv4 and IPv6 apart. The farthest of the others go to their next datacenter. It holds while one of the others
+    /// is down, too, as long as any takes them.
     pub max_share: BTreeMap<String, f64>,
-    /// `hash-client`, `hash-name`: an edge that reports more than this many times the mean load gives keys up.
+    /// `hash-client`, `hash-name`: an edge that reports more than this many times the mean load of its datacenter gives
+    /// keys up to the next in rank; below a load of a tenth nobody does.
     pub bounded_load: f64,
     /// The time in which a datacenter that returns gets its clients back. 0: at once.
     pub ramp: Dur,
@@ -96,7 +98,8 @@ impl Default for SteeringSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// By great-circle distance from the client's network.
+    /// By great-circle distance from the client's network. Datacenters that are as near, within 5 % or 50 km, share the
+    /// places.
     #[default]
     Nearest,
     /// As listed in `datacenters`, for every client.
