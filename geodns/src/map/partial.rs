@@ -30,12 +30,12 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// Where the distance is not known, or of no account.
-    pub const UNKNOWN: Self = Self { near: 0, far: u32::MAX };
+    /// Where the distance is not known, or of no account: anywhere. No stretch runs backwards.
+    pub const UNKNOWN: Self = Self { near: u32::MAX, far: 0 };
 
     /// The place of one network in the stretch, by its hash.
     fn position(self, hash: u32) -> u32 {
-        let width = u64::from(self.far.saturating_sub(self.near));
+        let Some(width) = self.far.checked_sub(self.near).map(u64::from) else { return hash };
         self.near + ((width * u64::from(hash)) >> 32) as u32
     }
 }
@@ -113,7 +113,12 @@ impl Partial {
             true => (list.rank.position(hash as u32), &limits.own),
             false => (hash as u32, &limits.others),
         };
-        let limit = limits.get(at).copied().unwrap_or(1.0) * WHOLE;
+        let share = match is_own && list.rank == Rank::UNKNOWN {
+            // Of whom no place is known counts for no share, and stays.
+            true => 1.0,
+            false => limits.get(at).copied().unwrap_or(1.0),
+        };
+        let limit = share * WHOLE;
         let position = f64::from(position);
         if position >= limit {
             Some(Verdict::Full)
@@ -260,18 +265,24 @@ fn limits(world: &World, policy: &Policy, lists: &[List], crowds: &BTreeMap<u32,
         .collect();
     let total: f64 = crowds.iter().map(|(_, weight)| weight).sum();
     let count = world.datacenters.len();
-    let first = |id: DatacenterId| -> f64 {
+    // Those that come, and of them those that stay in any case.
+    let first = |id: DatacenterId| -> (f64, f64) {
         let of = crowds.iter().filter(|(list, _)| list.datacenters.first() == Some(&id));
-        of.map(|(_, weight)| weight).sum()
+        of.fold((0.0, 0.0), |(all, staying), (list, weight)| {
+            let stays = if list.rank == Rank::UNKNOWN { *weight } else { 0.0 };
+            (all + weight, staying + stays)
+        })
     };
     let mut own = vec![1.0_f64; count];
     let mut room: Vec<Option<f64>> = vec![None; count];
     for (id, share) in &policy.max_share {
-        let (first, most) = (first(*id), share * total);
+        let ((first, staying), most) = (first(*id), share * total);
         if let (Some(own), Some(room)) =
             (own.get_mut(usize::from(*id)), room.get_mut(usize::from(*id)))
         {
-            *own = if first > most { most / first } else { 1.0 };
+            if first > most {
+                *own = ((most - staying) / (first - staying).max(1.0)).max(0.0);
+            }
             *room = Some((most - first).max(0.0));
         }
     }
@@ -311,6 +322,7 @@ fn offered(
         let (near, far) = (f64::from(list.rank.near), f64::from(list.rank.far));
         let mut left = match down == Some(*first) {
             true => *weight,
+            false if list.rank == Rank::UNKNOWN => 0.0,
             false => weight * ((far - kept) / (far - near).max(1.0)).clamp(0.0, 1.0),
         };
         for id in rest.iter().filter(|id| down != Some(**id)) {

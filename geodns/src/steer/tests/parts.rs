@@ -207,6 +207,18 @@ fn the_nearest_stay_when_a_share_is_full() {
     assert!(given_up.iter().all(|client| distance(client) >= farthest - 1.0));
 }
 
+/// Networks of which nobody knows where they are, such as the operator's own, are in no population.
+#[test]
+fn who_counts_for_no_share_stays() {
+    let world = testing::world(&[], |policy| policy.max_share = vec![(IAD, 0.0)]);
+    let snapshot = testing::snapshot(world, &[("10.0.0.0/8", "iad")]);
+    for n in 0..100 {
+        let got = v4(&snapshot, &format!("10.{n}.0.0/16"));
+        assert_eq!((got.datacenter, got.scope, got.reason), (Some(IAD), 16, Reason::FirstChoice));
+        assert_eq!(v4(&snapshot, &format!("12.{n}.0.0/16")).reason, Reason::MaxShare);
+    }
+}
+
 fn state() -> impl Strategy<Value = ([(f64, f64); 3], Vec<u16>)> {
     let share = prop_oneof![Just(0.0), Just(1.0), Just(0.5), 0.0..=1.0];
     (prop::array::uniform3((share.clone(), share)), prop::collection::vec(0_u16..6, 0..6))
