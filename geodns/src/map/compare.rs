@@ -45,6 +45,7 @@ impl fmt::Display for Moved {
 /// What new databases move, by policy and family: those of which anything does.
 pub fn moved(before: &Tables, after: &Tables) -> Vec<Moved> {
     let mut found = Vec::new();
+    let counts = counts(&before.geography, &after.geography);
     for (id, policy) in (0..).zip(&after.world.policies) {
         let same = (0..).zip(&before.world.policies).find(|(_, old)| old.name == policy.name);
         let Some((old_id, old)) = same else { continue };
@@ -55,7 +56,7 @@ pub fn moved(before: &Tables, after: &Tables) -> Vec<Moved> {
         {
             let old = (before, old_map.table(Whose::Subnet));
             let new = (after, new_map.table(Whose::Subnet));
-            found.extend(compare(policy, old, new));
+            found.extend(compare(policy, old, new, &counts));
         }
     }
     found
@@ -83,14 +84,21 @@ fn steers_alike(before: (&World, &Policy), after: (&World, &Policy)) -> bool {
     old.order == new.order && sites(before) == sites(after) && rules(before, after)
 }
 
-fn compare(policy: &Policy, old: (&Tables, &Table), new: (&Tables, &Table)) -> Vec<Moved> {
+/// The networks that are measured: those that either knows, and that are on the operator's map in neither.
+fn counts(old: &Geography, new: &Geography) -> IpRangeMap<bool> {
     let measured = |geography: &Geography| {
-        population(geography)
-            .overlay(&geography.networks, |lives, network| (*lives, network.is_some()))
+        let networks = &geography.networks;
+        population(geography).overlay(networks, |lives, network| (*lives, network.is_some()))
     };
-    // A network that either knows, and that is on the operator's map in neither.
-    let counts = measured(&old.0.geography)
-        .overlay(&measured(&new.0.geography), |old, new| (old.0 || new.0) && !old.1 && !new.1);
+    measured(old).overlay(&measured(new), |old, new| (old.0 || new.0) && !old.1 && !new.1)
+}
+
+fn compare(
+    policy: &Policy,
+    old: (&Tables, &Table),
+    new: (&Tables, &Table),
+    counts: &IpRangeMap<bool>,
+) -> Vec<Moved> {
     let first = |(tables, table): (&Tables, &Table)| {
         table
             .firsts(policy.order)
@@ -98,7 +106,7 @@ fn compare(policy: &Policy, old: (&Tables, &Table), new: (&Tables, &Table)) -> V
     };
     let pairs: IpRangeMap<Option<(Option<String>, Option<String>)>> = first(old)
         .overlay(&first(new), |old, new| (old.clone(), new.clone()))
-        .overlay(&counts, |pair, counts| counts.then(|| pair.clone()));
+        .overlay(counts, |pair, counts| counts.then(|| pair.clone()));
     let of = |family, (share, flows): (f64, Vec<_>)| Moved {
         policy: policy.name.clone(),
         family,
