@@ -246,11 +246,6 @@ fn risky_settings_are_warned_of() {
         ("[steering.web]", "[steering.web]\nttl = { max = \"1h\" }", "longer than failover needs"),
         ("check = \"edge\"", "", "without a `check`"),
         ("check = \"edge\"", "ramp = \"1m\"", "returns only from the operator's drain"),
-        (
-            "[steering.web]",
-            "[steering.web]\nshed = { above = 0.8, resume = 0.6 }",
-            "nobody tells a load",
-        ),
         ("kind = \"http\"", "kind = \"http\"\nmin_days = 9", "looks at certificates"),
         ("kind = \"http\"", "kind = \"https\"\nmin_days = 90", "would fail"),
         (
