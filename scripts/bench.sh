@@ -46,6 +46,12 @@ case $mode in
     target=${CARGO_TARGET_DIR:-target}
     cargo build --release -q -p geodns
     cargo build --release -q -p benches --bin dns
+    # Quick rounds leave the memory of millions out.
+    quick=''
+    for option in ${options[@]+"${options[@]}"}; do
+      [[ $option != --quick ]] || quick=1
+    done
+    [[ -n $quick ]] || cargo run --release -q -p benches --bin dns_memory
     exec "$target/release/dns" --programs "$target/release" ${options[@]+"${options[@]}"}
     ;;
   hit)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use benches::dns::cases::{Case, sources};
-use benches::dns::goals::{Growth, Measured, Reloads, Round, Row, median, rows};
+use benches::dns::goals::{Growth, Measured, Reloads, Round, Row, rows};
 use benches::dns::load::{Ask, Load, Seen, pin};
 use benches::dns::peers::{Kind, Place, find};
 use benches::dns::process::{Server, free_port};
@@ -291,6 +291,7 @@ fn round(
         user: each(cpu.user),
         system: each(cpu.system),
         user_seconds: cpu.user,
+        system_seconds: cpu.system,
         p50: seen.latencies.quantile(0.5),
         p999: seen.latencies.quantile(0.999),
     })
@@ -322,18 +323,20 @@ fn reloads(
         let mut load = Load::new()?;
         let over = AtomicBool::new(false);
         let before = load.run(running.address, &asks, &sources, effort.reloads, &over)?;
-        let (seen, done) = std::thread::scope(|scope| {
+        let (seen, (reloads, each)) = std::thread::scope(|scope| {
             let reloader = scope.spawn(|| {
-                let mut done = 0;
+                let (mut done, mut took) = (0, Duration::ZERO);
                 while !over.load(Ordering::Relaxed) {
-                    let next = Instant::now() + Duration::from_secs(1);
+                    let start = Instant::now();
+                    let next = start + Duration::from_secs(1);
                     reload(kind, running, world, done)?;
+                    took += start.elapsed();
                     done += 1;
                     while Instant::now() < next && !over.load(Ordering::Relaxed) {
                         std::thread::sleep(Duration::from_millis(10));
                     }
                 }
-                anyhow::Ok(done)
+                anyhow::Ok((done, took.as_secs_f64() / done.max(1) as f64))
             });
             let never = AtomicBool::new(false);
             let seen = load.run(running.address, &asks, &sources, effort.reloads, &never);
@@ -343,7 +346,8 @@ fn reloads(
         })?;
         all.push(Reloads {
             server: kind,
-            reloads: done,
+            reloads,
+            each,
             answered: seen.answered,
             wrong: seen.wrong,
             lost: seen.lost,
@@ -393,15 +397,19 @@ fn growth(few: &Running, many: &Running, effort: &Effort) -> anyhow::Result<Vec<
     let mut all = Vec::new();
     for case in [Case::Static, Case::Nx] {
         let (same, every) = (case.asks(NAMES), case.asks(MANY_NAMES));
-        let mut users = [const { Vec::new() }; 3];
+        // User seconds and answers of few, many, and all of many.
+        let mut sums = [(0.0, 0.0); 3];
         for _ in 0..effort.rounds {
-            for ((running, asks), users) in
-                [(few, &same), (many, &same), (many, &every)].into_iter().zip(&mut users)
+            for ((running, asks), (seconds, answers)) in
+                [(few, &same), (many, &same), (many, &every)].into_iter().zip(&mut sums)
             {
-                users.push(round(case, Kind::Geodns, running, asks, effort)?.user);
+                let round = round(case, Kind::Geodns, running, asks, effort)?;
+                *seconds += round.user_seconds;
+                *answers += round.answered as f64;
             }
         }
-        let [few, many, every] = users.map(|users| median(users.into_iter()));
+        let [few, many, every] =
+            sums.map(|(seconds, answers)| seconds * 1e6 / f64::max(answers, 1.0));
         all.push(Growth { case, few, many, all: every, few_names: NAMES, many_names: MANY_NAMES });
     }
     Ok(all)

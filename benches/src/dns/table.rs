@@ -76,10 +76,11 @@ pub fn reloads(reloads: &[Reloads]) -> String {
     for r in reloads {
         let _ = writeln!(
             out,
-            "{}: {} reloads during {} answers: {} lost, {} wrong; latency p50 {:.0} µs (without {:.0}), p99.9 {:.0} (without {:.0}), \
+            "{}: {} reloads of {:.2} s during {} answers: {} lost, {} wrong; latency p50 {:.0} µs (without {:.0}), p99.9 {:.0} (without {:.0}), \
              longest {:.0}",
             r.server.name(),
             r.reloads,
+            r.each,
             r.answered,
             r.lost,
             r.wrong,
