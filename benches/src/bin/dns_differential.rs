@@ -52,6 +52,9 @@ enum With {
     Peer {
         /// Which.
         peer: Peer,
+        /// Datacenters without IPv6: steered names have no AAAA records.
+        #[arg(long)]
+        v4_only: bool,
     },
     /// unbound with its subnet cache in front of geodns: what clients get through it, they get directly.
     Unbound,
@@ -72,7 +75,7 @@ fn main() -> anyhow::Result<()> {
     println!("seed {}, {} queries", cli.seed, cli.queries);
     let scratch = tempfile::tempdir()?;
     let good = match cli.with {
-        With::Peer { peer } => compare(&cli, peer, scratch.path())?,
+        With::Peer { peer, v4_only } => compare(&cli, peer, v4_only, scratch.path())?,
         With::Unbound => through_resolver(&cli, scratch.path())?,
     };
     println!("{}", if good { "ok" } else { "differs" });
@@ -101,8 +104,9 @@ fn run(
     Ok(Running { server, address, admin })
 }
 
-fn compare(cli: &Cli, peer: Peer, scratch: &Path) -> anyhow::Result<bool> {
+fn compare(cli: &Cli, peer: Peer, v4_only: bool, scratch: &Path) -> anyhow::Result<bool> {
     let (world, queries, kind) = match peer {
+        Peer::Gdnsd if v4_only => (worlds::steered_v4(cli.seed), Queries::Steered, Kind::Gdnsd),
         Peer::Gdnsd => (worlds::steered(cli.seed), Queries::Steered, Kind::Gdnsd),
         Peer::Knot => (worlds::static_only(), Queries::Static, Kind::Knot),
         Peer::Nsd => (worlds::static_only(), Queries::Static, Kind::Nsd),
@@ -139,7 +143,7 @@ fn compare(cli: &Cli, peer: Peer, scratch: &Path) -> anyhow::Result<bool> {
         }
         unexplained += u64::from(!rest.is_empty());
         if cli.only.is_some() || !rest.is_empty() && unexplained <= SHOWN {
-            show(cli, peer, number, &asked, &our, &their);
+            show(peer, number, &asked, &our, &their);
             println!("  unexplained: {rest:?}\n");
         }
     }
@@ -153,7 +157,7 @@ fn compare(cli: &Cli, peer: Peer, scratch: &Path) -> anyhow::Result<bool> {
     Ok(unexplained == 0)
 }
 
-fn show(cli: &Cli, peer: Peer, number: u64, asked: &Asked, ours: &Came, theirs: &Came) {
+fn show(peer: Peer, number: u64, asked: &Asked, ours: &Came, theirs: &Came) {
     let name = format!("{peer:?}").to_lowercase();
     println!(
         "query {number}: {} type {} {:?}, size {}, {:?}",
@@ -163,7 +167,8 @@ fn show(cli: &Cli, peer: Peer, number: u64, asked: &Asked, ours: &Came, theirs: 
     println!("  bytes  {hex}");
     println!("  geodns {ours:?}");
     println!("  {name} {theirs:?}");
-    println!("  again: dns_differential peer {name} --seed {} --only {number}", cli.seed);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    println!("  again: dns_differential {} --only {number}", arguments.join(" "));
 }
 
 /// A server that died answers nothing more; that is told apart from silence.
@@ -290,7 +295,7 @@ mod tests {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
         let cli = Cli::parse_from(["x", "peer", "gdnsd", "--seed", "7", "--only", "3"]);
-        assert!(matches!(cli.with, With::Peer { peer: Peer::Gdnsd }));
+        assert!(matches!(cli.with, With::Peer { peer: Peer::Gdnsd, v4_only: false }));
         assert_eq!((cli.seed, cli.only), (7, Some(3)));
     }
 }

@@ -60,7 +60,10 @@ pub const KNOWN: &[Known] = &[
             Part::Subnet,
         ],
         holds: |asked, ours, theirs| {
-            asked.qtype == ANY && ours.rcode == theirs.rcode && same_source(ours, theirs)
+            asked.qtype == ANY
+                && ours.rcode == theirs.rcode
+                && ours.answer_types().len() <= 1
+                && same_source(ours, theirs)
         },
     },
     Known {

@@ -116,6 +116,13 @@ pub fn steered(seed: u64) -> World {
     }
 }
 
+/// The same with datacenters that have no IPv6.
+pub fn steered_v4(seed: u64) -> World {
+    let mut world = steered(seed);
+    world.datacenters.iter_mut().for_each(|datacenter| datacenter.v6 = None);
+    world
+}
+
 /// Static names of every kind, for Knot and NSD.
 pub fn static_only() -> World {
     World {

@@ -138,7 +138,9 @@ fn static_zone(world: &World, zone: &Zone) -> String {
     if let Some(first) = world.datacenters.first() {
         for owner in &zone.steered {
             let _ = writeln!(text, "{owner} {STEERED_TTL} A {}", first.v4);
-            let _ = writeln!(text, "{owner} {STEERED_TTL} AAAA {}", first.v6);
+            if let Some(v6) = first.v6 {
+                let _ = writeln!(text, "{owner} {STEERED_TTL} AAAA {v6}");
+            }
         }
     }
     text
@@ -163,11 +165,12 @@ fn geodns(world: &World, place: &Place<'_>) -> anyhow::Result<()> {
     );
     for (index, datacenter) in world.datacenters.iter().enumerate() {
         let name = datacenter.name;
+        let v6 = datacenter.v6.map(|v6| format!(", \"{v6}\"")).unwrap_or_default();
         let _ = write!(
             text,
             "\n[datacenter.{name}]\nlocation = [{index}.0, {index}.0]\n\n[edge.{name}-1]\ndatacenter = \"{name}\"\n\
-             address = [\"{}\", \"{}\"]\nhttp = [\"127.0.1.{index}:8080\"]\nadmin = \"127.0.1.{index}:9090\"\n",
-            datacenter.v4, datacenter.v6
+             address = [\"{}\"{v6}]\nhttp = [\"127.0.1.{index}:8080\"]\nadmin = \"127.0.1.{index}:9090\"\n",
+            datacenter.v4
         );
     }
     let names: Vec<&str> = world.datacenters.iter().map(|datacenter| datacenter.name).collect();
@@ -202,11 +205,9 @@ fn gdnsd(world: &World, place: &Place<'_>) -> anyhow::Result<()> {
     let names: Vec<&str> = world.datacenters.iter().map(|datacenter| datacenter.name).collect();
     let mut dcmap = String::new();
     for datacenter in &world.datacenters {
-        let _ = write!(
-            dcmap,
-            "{} => {{ addrs_v4 => [ {} ], addrs_v6 => [ {} ] }}, ",
-            datacenter.name, datacenter.v4, datacenter.v6
-        );
+        let v6 = datacenter.v6.map(|v6| format!(", addrs_v6 => [ {v6} ]")).unwrap_or_default();
+        let (name, v4) = (datacenter.name, datacenter.v4);
+        let _ = write!(dcmap, "{name} => {{ addrs_v4 => [ {v4} ]{v6} }}, ");
     }
     let config = format!(
         "options => {{\n listen => {}\n udp_threads = 1\n tcp_threads = 1\n run_dir = {dir}/run\n state_dir = {dir}/state\n}}\n\
@@ -285,9 +286,12 @@ fn knot(kind: Kind, world: &World, place: &Place<'_>) -> anyhow::Result<()> {
                 let to = &world.datacenters[network.datacenter];
                 let _ = writeln!(
                     geo,
-                    "  - net: {}/{}\n    A: {}\n    AAAA: {}",
-                    network.address, network.bits, to.v4, to.v6
+                    "  - net: {}/{}\n    A: {}",
+                    network.address, network.bits, to.v4
                 );
+                if let Some(v6) = to.v6 {
+                    let _ = writeln!(geo, "    AAAA: {v6}");
+                }
             }
         }
     }
@@ -357,9 +361,12 @@ fn pdns(world: &World, place: &Place<'_>) -> anyhow::Result<()> {
         for datacenter in &world.datacenters {
             let _ = writeln!(
                 zones,
-                "    {}.{apex}:\n      - a: {{content: {}, ttl: {STEERED_TTL}}}\n      - aaaa: {{content: \"{}\", ttl: {STEERED_TTL}}}",
-                datacenter.name, datacenter.v4, datacenter.v6
+                "    {}.{apex}:\n      - a: {{content: {}, ttl: {STEERED_TTL}}}",
+                datacenter.name, datacenter.v4
             );
+            if let Some(v6) = datacenter.v6 {
+                let _ = writeln!(zones, "      - aaaa: {{content: \"{v6}\", ttl: {STEERED_TTL}}}");
+            }
         }
         zones.push_str("  services:\n");
         for owner in &zone.steered {

@@ -12,8 +12,8 @@ pub struct Datacenter {
     pub name: &'static str,
     /// The A record that steered names get.
     pub v4: Ipv4Addr,
-    /// The AAAA record.
-    pub v6: Ipv6Addr,
+    /// The AAAA record; a world's datacenters have all of them one, or none.
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// A client network and the datacenter that it is sent to.
@@ -63,7 +63,7 @@ pub fn four_datacenters() -> Vec<Datacenter> {
     let datacenter = |(name, n)| Datacenter {
         name,
         v4: Ipv4Addr::new(192, 0, 2, n),
-        v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)),
+        v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n))),
     };
     [("dc-a", 1), ("dc-b", 2), ("dc-c", 3), ("dc-d", 4)].map(datacenter).to_vec()
 }
