@@ -166,12 +166,13 @@ impl Table {
         let leaves = match policy.order == Order::Weighted || policy.is_partial() {
             true => leaves,
             false => {
-                // Where nobody's networks are named, those beside them are passed over: there a name is a border.
-                let nobodys = routable::nobodys();
-                let named = declared.overlay(&nobodys, |named, nobodys| *named && *nobodys);
                 let same = lists.same();
                 let merged = |id: &u32| same.get(*id as usize).copied().unwrap_or(*id);
-                leaves.overlay(&named, |id, named| if *named { *id } else { merged(id) })
+                leaves.overlay(&routable::parts(&declared), |id, part| match part {
+                    // What is beside it is passed over, so that this is a border.
+                    true => *id,
+                    false => merged(id),
+                })
             }
         };
         let declared = declared.with_6to4();

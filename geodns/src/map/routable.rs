@@ -71,15 +71,22 @@ const UNROUTABLE: [&str; 21] = [
     "8000::/1",
 ];
 
-/// Where addresses are nobody's.
-pub fn nobodys() -> IpRangeMap<bool> {
-    let special = UNROUTABLE.iter().filter_map(|text| text.parse::<Prefix>().ok());
-    IpRangeMap::from_prefixes(false, special.map(|network| (network, true)))
+fn unroutable() -> impl Iterator<Item = Prefix> {
+    UNROUTABLE.iter().filter_map(|text| text.parse().ok())
+}
+
+/// Where the operator named a part of a network that is nobody's: beside it, addresses are passed over.
+pub fn parts(named: &IpRangeMap<bool>) -> IpRangeMap<bool> {
+    let in_part = |network: &Prefix| !named.find(network.network()).0.covers(*network);
+    let networks = unroutable().filter(in_part).map(|network| (network, true));
+    named.overlay(&IpRangeMap::from_prefixes(false, networks), |named, part| *named && *part)
 }
 
 /// The address space that clients live in: routable, and known to a database or a registry. Of IPv6 most is neither.
 pub fn population(geography: &Geography) -> IpRangeMap<bool> {
-    nobodys().overlay(&geography.places, |nobodys, place| !*nobodys && place.is_some())
+    let special = unroutable().map(|network| (network, false));
+    let routable = IpRangeMap::from_prefixes(true, special);
+    routable.overlay(&geography.places, |routable, place| *routable && place.is_some())
 }
 
 #[cfg(test)]

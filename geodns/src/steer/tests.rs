@@ -87,8 +87,10 @@ fn networks_that_change_nothing_are_merged_rfc_7871_section_7_2_1() {
     let snapshot = testing::snapshot(world, &[("20.0.0.0/8", "icn"), ("21.1.0.0/16", "iad")]);
     assert_eq!(v4(&snapshot, "20.1.2.0/24").scope, 8);
     let world = testing::world(&[], |policy| policy.order = Order::Listed);
-    let snapshot = testing::snapshot(world, &[("20.0.0.0/8", "icn")]);
+    let snapshot = testing::snapshot(world, &[("20.0.0.0/8", "icn"), ("192.64.0.0/10", "icn")]);
     assert_eq!(v4(&snapshot, "20.1.2.0/24").scope, 0);
+    // All of 192.88.99.0/24 and 192.168.0.0/16 is named: nobody is passed over there.
+    assert_eq!(v4(&snapshot, "192.89.1.0/24").scope, 0);
 }
 
 #[test]
