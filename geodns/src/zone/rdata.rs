@@ -32,6 +32,8 @@ enum Field {
     LongText,
     /// A property tag: length octet, then letters and digits.
     Tag,
+    /// The same, but there may be none (RFC 3403 §4.1).
+    Flags,
     /// Hexadecimal digits to the end, spaces allowed.
     Hex,
     /// Base 64 to the end, spaces allowed.
@@ -63,7 +65,7 @@ fn fields(rtype: u16) -> Option<&'static [Field]> {
         27 => &[Text, Text, Text],
         29 => &[Place],
         rtype::SRV => &[U16, U16, U16, Name],
-        35 => &[U16, U16, Text, Text, Text, Name],
+        35 => &[U16, U16, Flags, Text, Text, Name],
         37 => &[U16, U16, U8, Base64],
         rtype::DS | 59 | 32_768 | 32_769 => &[U16, U8, U8, Hex],
         44 => &[U8, U8, Hex],
@@ -213,10 +215,11 @@ fn parse_field(
             }
         }
         Field::LongText => rdata.extend(unescaped(next(tokens, "a text")?)?),
-        Field::Tag => {
-            let token = next(tokens, "a tag")?;
-            if token.text.is_empty() || !token.text.iter().all(u8::is_ascii_alphanumeric) {
-                return Err(format!("`{}` is not a tag such as `issue`", token.shown()));
+        Field::Tag | Field::Flags => {
+            let token = next(tokens, "letters or digits")?;
+            let is_missing = token.text.is_empty() && matches!(field, Field::Tag);
+            if is_missing || !token.text.iter().all(u8::is_ascii_alphanumeric) {
+                return Err(format!("`{}` is not letters and digits only", token.shown()));
             }
             push_text(rdata, token.text)?;
         }
