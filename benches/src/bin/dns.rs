@@ -22,11 +22,11 @@ use benches::dns::load::{Ask, Load, Seen, pin};
 use benches::dns::peers::{Kind, Place, find};
 use benches::dns::process::{Server, free_port};
 use benches::dns::world::{APEX, World, bench};
-use benches::dns::{echo, stream, table};
+use benches::dns::{echo, hickory, stream, table};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// geodns beside gdnsd, Knot, NSD, BIND, PowerDNS and a bare echo.
+/// geodns beside gdnsd, Knot, NSD, BIND, PowerDNS, hickory-server and a bare echo.
 ///
 /// Every server gets the same zone (10,000 static names, steered names with 4 datacenters, a map of 100,000 networks)
 /// and the same queries, one worker and the first core; the load has the second. Rounds are interleaved, figures are
@@ -56,6 +56,9 @@ enum Role {
     /// Serves as the floor that servers are compared with.
     #[command(hide = true)]
     Echo { address: SocketAddrV4 },
+    /// Serves zones with hickory-server.
+    #[command(hide = true)]
+    Hickory { address: SocketAddrV4, dir: PathBuf, zones: Vec<String> },
 }
 
 /// Static names, and networks of the map.
@@ -82,8 +85,12 @@ struct Running {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    if let Some(Role::Echo { address }) = cli.role {
-        return echo::serve(address);
+    match cli.role {
+        Some(Role::Echo { address }) => return echo::serve(address),
+        Some(Role::Hickory { address, dir, zones }) => {
+            return hickory::serve(address, &dir, &zones);
+        }
+        None => {}
     }
     let cores = std::thread::available_parallelism()?.get();
     let (server_core, load_core) = (0, usize::from(cores > 1));
@@ -195,7 +202,7 @@ fn kinds(no_peers: bool) -> anyhow::Result<Vec<Kind>> {
     let mut kinds: Vec<Kind> = Case::ALL.iter().flat_map(|case| case.servers()).copied().collect();
     kinds.sort_unstable();
     kinds.dedup();
-    kinds.retain(|kind| !no_peers || kind.needs().is_none());
+    kinds.retain(|kind| !no_peers || matches!(kind, Kind::Geodns | Kind::Echo));
     let missing: Vec<String> = kinds
         .iter()
         .filter_map(|kind| kind.needs())

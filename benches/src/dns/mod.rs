@@ -8,6 +8,7 @@
 pub mod cases;
 pub mod echo;
 pub mod goals;
+pub mod hickory;
 pub mod latency;
 pub mod load;
 pub mod message;

@@ -29,6 +29,8 @@ pub enum Kind {
     Bind,
     /// PowerDNS with the backend geoip.
     Pdns,
+    /// The library that our tests decode with, as a server: [`super::hickory`].
+    Hickory,
 }
 
 /// Where a server is to listen and to keep its files.
@@ -56,13 +58,14 @@ impl Kind {
             Self::Nsd => "NSD",
             Self::Bind => "BIND",
             Self::Pdns => "PowerDNS",
+            Self::Hickory => "hickory-server",
         }
     }
 
     /// The program of a peer and Debian's package of it.
     pub const fn needs(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Geodns | Self::Echo => None,
+            Self::Geodns | Self::Echo | Self::Hickory => None,
             Self::Gdnsd => Some(("gdnsd", "gdnsd")),
             Self::Knot => Some(("knotd", "knot")),
             Self::KnotGeo => Some(("knotd", "knot-module-geoip")),
@@ -85,6 +88,12 @@ impl Kind {
             Self::Echo => {
                 let program = std::env::current_exe().context("where is this program?")?;
                 format!("{} echo {}", program.display(), place.address)
+            }
+            Self::Hickory => {
+                write_static_zones(world, place.dir)?;
+                let program = std::env::current_exe().context("where is this program?")?;
+                let zones: Vec<&str> = world.zones.iter().map(|zone| zone.apex.as_str()).collect();
+                format!("{} hickory {} {dir} {}", program.display(), place.address, zones.join(" "))
             }
             Self::Gdnsd => {
                 gdnsd(world, place)?;

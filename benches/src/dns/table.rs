@@ -119,7 +119,7 @@ fn draw(
         // PowerDNS and BIND are off the scale on which the others differ: their bars are cut.
         let scale = of
             .iter()
-            .filter(|row| !matches!(row.server, Kind::Pdns | Kind::Bind))
+            .filter(|row| !matches!(row.server, Kind::Pdns | Kind::Bind | Kind::Hickory))
             .fold(1.0, |most: f64, row| most.max(row.total));
         let end = scale * 1.25;
         let mut chart = ChartBuilder::on(panel)
