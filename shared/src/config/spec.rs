@@ -140,7 +140,7 @@ pub struct DatacenterSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameserverSpec {
-    /// Where it stands; only shown.
+    /// Where it stands: answers of other datacenters prove that it can see.
     pub datacenter: Option<String>,
     /// Addresses served over UDP and TCP.
     pub listen: Vec<SocketAddr>,
