@@ -344,6 +344,18 @@ story_dns() {
   text=$("$bin/geodns" explain "$host" --client 177.32.0.9 --config "$config" --node ns1 2>&1) || fail "explain: $text"
   printf '%s\n' "$text" | while IFS= read -r line; do say "$line"; done
   check 'the explanation names the datacenter' contains "$text" iad
+  if command -v dig >/dev/null; then
+    command_line "dig @127.0.0.53 -p 5353 TXT _explain.$host +subnet=177.32.0.0/24 +short"
+    text=$(dig @127.0.0.53 -p 5353 TXT "_explain.$host" +subnet=177.32.0.0/24 +short) || fail 'dig failed'
+    printf '%s\n' "$text" | while IFS= read -r line; do say "$line"; done
+    check 'dig is told the same' contains "$text" iad
+  fi
+
+  step 'A change is rehearsed before it is made'
+  command_line 'geodns whatif --down icn'
+  text=$("$bin/geodns" whatif --down icn --config "$config" 2>/dev/null) || fail "whatif: $text"
+  printf '%s\n' "$text" | while IFS= read -r line; do say "$line"; done
+  check "Seoul's clients would go to another datacenter" contains "$text" 'icn -> '
 }
 
 story_cache() {

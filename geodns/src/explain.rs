@@ -216,6 +216,10 @@ fn https_text(snapshot: &Snapshot, policy: PolicyId) -> String {
         (None, Some(Lack::Port(edge))) => {
             format!("none: edge {} listens for https on another port than the others", name(edge))
         }
+        (None, Some(Lack::Certificate)) => {
+            "none: a site of this policy's names has no `tls`, only a self-signed certificate"
+                .to_owned()
+        }
         (None, _) => "none: the policy has no edges".to_owned(),
     }
 }

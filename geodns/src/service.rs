@@ -2,7 +2,7 @@
 //!
 //! An HTTPS record moves a client from `http` to `https`, and to the port it names. So whether a policy's names have
 //! them is settled by the configuration alone: every edge that the policy could answer with listens for `https`, all on
-//! one port. Neither client nor health has a part in it, and nobody is moved to where nobody listens. What the record
+//! one port, and no site behind these names makes do with a self-signed certificate. Neither client nor health has a part in it, and nobody is moved to where nobody listens. What the record
 //! says follows the decision of the A and AAAA answers: [`crate::answer`] writes it.
 //!
 //! There are no SVCB records: HTTP clients do not ask for that type. And none under `_8443._https`: such a name is asked
@@ -31,6 +31,8 @@ pub enum Lack {
     Listener(EdgeId),
     /// This edge listens for it on another port than the others.
     Port(EdgeId),
+    /// The site of one of the policy's names has no certificate but a self-signed one, which browsers refuse.
+    Certificate,
 }
 
 /// What the HTTPS records of a policy's names have in common.
@@ -52,6 +54,9 @@ impl Services {
                 }
             }
             let port = common.ok_or(Lack::Edges)?;
+            if has_self_signed_site(spec, policy) {
+                return Err(Lack::Certificate);
+            }
             Ok(Service { port: Some(port).filter(|port| *port != HTTPS_PORT) })
         };
         Self { policies: world.policies.iter().map(service).collect() }
@@ -104,6 +109,29 @@ fn edges<'w>(world: &'w World, policy: &Policy) -> impl Iterator<Item = (EdgeId,
     };
     (0..).zip(&world.edges).filter(move |(_, edge)| {
         policy.datacenters.contains(&edge.datacenter) || fallback == Some(edge.datacenter)
+    })
+}
+
+/// Whether a site without `tls` serves one of the policy's names.
+fn has_self_signed_site(spec: &Spec, policy: &Policy) -> bool {
+    let mut names = spec.zone.iter().flat_map(|(zone, content)| {
+        let zone = zone.trim_end_matches('.');
+        let owners = content.steer.iter().filter(|(_, name)| **name == policy.name);
+        owners.map(move |(owner, _)| match owner.as_str() {
+            "@" => zone.to_ascii_lowercase(),
+            owner => format!("{owner}.{zone}").to_ascii_lowercase(),
+        })
+    });
+    let covers = |wide: &str, name: &str| {
+        wide.strip_prefix('*')
+            .is_some_and(|suffix| suffix.starts_with('.') && name.ends_with(suffix))
+    };
+    names.any(|name| {
+        let hosts =
+            spec.site.values().filter(|site| site.tls.is_none()).flat_map(|site| &site.hosts);
+        hosts
+            .map(|host| host.to_ascii_lowercase())
+            .any(|host| host == name || covers(&host, &name) || covers(&name, &host))
     })
 }
 
@@ -220,6 +248,33 @@ mod tests {
             let service = Services::new(&loaded.spec, &world).of(0);
             assert_eq!(service.map(|service| service.port), expected, "{icn} {fra} {sorry}");
             assert_eq!(uneven(&loaded, &world).len(), warnings, "{icn} {fra} {sorry}");
+        }
+    }
+
+    /// An HTTPS record would move browsers to where they find a certificate that they refuse.
+    #[test]
+    fn names_of_sites_without_a_certificate_have_no_records() {
+        let tls = "tls = { certificate_file = \"c\", key_file = \"k\" }";
+        for (owner, host, tls, expected) in [
+            ("www", "www.cdn.test", tls, None),
+            ("www", "WWW.cdn.test", "", Some(Lack::Certificate)),
+            ("www", "*.cdn.test", "", Some(Lack::Certificate)),
+            ("*.img", "a.img.cdn.test", "", Some(Lack::Certificate)),
+            ("@", "cdn.test", "", Some(Lack::Certificate)),
+            ("@", "*.cdn.test", "", None),
+            ("www", "other.test", "", None),
+        ] {
+            let text = format!(
+                "[steering.web]\n[zone.\"cdn.test\"]\nfile = \"x\"\nsteer = {{ \"{owner}\" = \"web\" }}\n\
+                 [datacenter.icn]\nlocation = [1.0, 1.0]\n[edge.icn-1]\ndatacenter = \"icn\"\n\
+                 address = [\"192.0.2.1\"]\nhttps = [\"127.0.1.1:443\"]\nadmin = \"127.0.1.1:90\"\n\
+                 [origin.o]\nservers = [ {{ url = \"http://127.0.9.1:1\" }} ]\n\
+                 [site.s]\nhosts = [\"{host}\"]\n{tls}\nroutes = [ {{ path = \"/*\", origin = \"o\", cache = \"off\" }} ]\n"
+            );
+            let loaded = shared::config::load(std::path::Path::new("m.toml"), &Memory(text));
+            let loaded = loaded.unwrap_or_else(|problems| panic!("{}", problems[0]));
+            let world = crate::config::world(&loaded).unwrap();
+            assert_eq!(Services::new(&loaded.spec, &world).lack(0), expected, "{owner} {host}");
         }
     }
 
