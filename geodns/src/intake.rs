@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::config::Spec;
+use shared::config::{CheckKind, Spec};
 use shared::health::State;
 use shared::time::UnixMillis;
 
@@ -33,6 +33,7 @@ impl Settings {
             let ramp = RampSettings {
                 length: steering.ramp.get(),
                 least_step: steering.ttl.min.get(),
+                is_told_warmth: check.is_some_and(|check| check.kind == CheckKind::Report),
                 grace,
             };
             let shed = ShedSettings {

@@ -63,6 +63,8 @@ pub struct Table {
     declared: IpRangeMap<bool>,
     /// Only where a datacenter may take a part of its clients.
     partial: Option<Box<Partial>>,
+    /// Which of the policy's rules decide anything.
+    rules_in_use: Box<[bool]>,
 }
 
 /// An ordered list of datacenters: all of the policy's, each once.
@@ -103,6 +105,18 @@ impl Map {
     #[inline]
     pub(crate) fn draw(&self, datacenter: DatacenterId) -> (u64, u32) {
         self.draws.get(usize::from(datacenter)).copied().unwrap_or_default()
+    }
+
+    /// The rules of `policy`, by position, that decide for no client: no network has what they ask for, or all that have
+    /// it are an earlier rule's or a network's that the operator gave away.
+    pub fn idle_rules(&self, policy: &Policy) -> Vec<usize> {
+        // Without client subnets only resolvers' addresses are looked up.
+        let subnets = policy.ecs.enabled.then_some(&self.subnets);
+        let tables = || subnets.into_iter().chain([self.table(Whose::Resolver)]);
+        let is_used = |rule: &usize| {
+            tables().any(|table| table.rules_in_use.get(*rule).copied().unwrap_or_default())
+        };
+        (0..policy.rules.len()).filter(|rule| !is_used(rule)).collect()
     }
 
     /// How many ranges and lists the tables have.
@@ -176,6 +190,7 @@ impl Table {
             }
         };
         let declared = declared.with_6to4();
+        let rules_in_use = lists.rules_in_use.into();
         let mut lists = lists.lists;
         let (leaves, partial) = match policy.is_partial() {
             false => (leaves, None),
@@ -185,7 +200,13 @@ impl Table {
                 (leaves, Some(Box::new(partial)))
             }
         };
-        Self { leaves: LookupTable::new(&leaves.with_6to4()), lists, declared, partial }
+        Self {
+            leaves: LookupTable::new(&leaves.with_6to4()),
+            lists,
+            declared,
+            partial,
+            rules_in_use,
+        }
     }
 }
 
@@ -228,6 +249,7 @@ struct Lists<'w> {
     orders: Orders<'w>,
     places: &'w Places,
     lists: Vec<List>,
+    rules_in_use: Vec<bool>,
     id_of_list: HashMap<List, u32>,
     /// Millions of networks share few combinations.
     #[expect(clippy::type_complexity, reason = "a key of four parts")]
@@ -237,7 +259,8 @@ struct Lists<'w> {
 impl<'w> Lists<'w> {
     fn new(orders: Orders<'w>, places: &'w Places) -> Self {
         let (id_of_list, id_of_known) = (HashMap::new(), HashMap::new());
-        Self { orders, places, lists: Vec::new(), id_of_list, id_of_known }
+        let rules_in_use = vec![false; orders.rules()];
+        Self { orders, places, lists: Vec::new(), rules_in_use, id_of_list, id_of_known }
     }
 
     fn id_of(
@@ -252,7 +275,12 @@ impl<'w> Lists<'w> {
             return *id;
         }
         let known = known(self.places, network, by_network, place, by_asn);
-        let (_, list) = self.orders.order_for(&known);
+        let (matched, list) = self.orders.order_for(&known);
+        if let Matched::Rule(index) = matched
+            && let Some(used) = self.rules_in_use.get_mut(index)
+        {
+            *used = true;
+        }
         let next = u32::try_from(self.lists.len()).unwrap_or(u32::MAX);
         let id = *self.id_of_list.entry(list.clone()).or_insert(next);
         if id == next {
@@ -379,4 +407,49 @@ pub fn explain(
     };
     let network = network.unwrap_or_else(|| geography.places.find(address).0);
     Explanation { description, network, matched, list }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::geo::Database;
+    use shared::geo::mmdb_writer::{CityRecord, Writer};
+
+    use super::*;
+    use crate::testing::{self, FRA, IAD, ICN};
+
+    #[test]
+    fn rules_that_decide_for_nobody_are_found() {
+        let mut writer = Writer::new("Test-City");
+        let record = CityRecord { country: "KR", ..CityRecord::default() };
+        writer.city("1.0.0.0/8".parse().unwrap(), &record);
+        let database = Database::from_bytes(writer.finish().unwrap(), "t.mmdb").unwrap();
+        let geography = Geography::new([], &[database]);
+        let country = |code: &str, by, to| Rule {
+            countries: vec![code.parse().unwrap()],
+            by,
+            to: vec![to],
+            ..Rule::default()
+        };
+        let mut world = testing::world(&[], |_| {});
+        world.policies[0].rules = vec![
+            country("KR", RuleBy::Resolver, IAD),
+            country("UK", RuleBy::Any, FRA),
+            Rule {
+                networks: vec!["10.0.0.0/8".parse().unwrap()],
+                to: vec![IAD],
+                ..Rule::default()
+            },
+            country("KR", RuleBy::Subnet, ICN),
+            Rule { asns: vec![64500], to: vec![FRA], ..Rule::default() },
+            // Resolvers are the first rule's, client subnets the fourth's.
+            country("KR", RuleBy::Any, FRA),
+        ];
+        let idle = |world: &World| {
+            let policy = &world.policies[0];
+            Map::compile(world, policy, &geography).idle_rules(policy)
+        };
+        assert_eq!(idle(&world), [1, 4, 5]);
+        world.policies[0].ecs.enabled = false;
+        assert_eq!(idle(&world), [1, 3, 4, 5]);
+    }
 }

@@ -190,7 +190,8 @@ impl Monitor {
     /// What the next run may go on with.
     pub fn beliefs(&self) -> Vec<Belief> {
         let known = self.targets.iter().filter_map(|((check, edge), target)| {
-            let seen = target.last?;
+            // Before the first result of this run, what the last one knew is as old as it was.
+            let seen = target.last.or(target.restored_from)?;
             // What is not believed now is not told either.
             let stands = self.stands(target);
             Some(Belief {

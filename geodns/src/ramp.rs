@@ -22,6 +22,8 @@ pub struct RampSettings {
     pub length: Duration,
     /// A step lasts at least so long: what is answered during one is true until it ends.
     pub least_step: Duration,
+    /// Whether edges tell how warm they are: then one that is silent is not taken for a warm one.
+    pub is_told_warmth: bool,
     /// What comes up so soon after the start of the program did not return: it had not been seen yet.
     pub grace: Duration,
 }
@@ -90,7 +92,8 @@ impl Ramp {
                 let steps = now.since(since).as_millis() / settings.step().as_millis().max(1);
                 let passed = settings.step().as_secs_f64() * steps as f64;
                 let by_clock = passed / settings.length.as_secs_f64();
-                let by_warmth = warmth.unwrap_or(1.0).max(by_clock - 1.0);
+                let silent = if settings.is_told_warmth { 0.0 } else { 1.0 };
+                let by_warmth = warmth.unwrap_or(silent).max(by_clock - 1.0);
                 let grown = (FIRST + (1.0 - FIRST) * by_clock.min(by_warmth)).max(share);
                 if grown >= 1.0 { Self::In } else { Self::Returning { since, share: grown } }
             }

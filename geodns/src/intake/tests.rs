@@ -13,6 +13,7 @@ fn settings(world: &World, ramp: u64, above: f64) -> Settings {
     let ramp = RampSettings {
         length: Duration::from_secs(ramp),
         least_step: Duration::from_secs(5),
+        is_told_warmth: false,
         grace: Duration::from_secs(60),
     };
     let shed = ShedSettings {

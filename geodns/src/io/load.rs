@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use shared::config::{self, CheckKind, Loaded, Problem, Severity, Step};
+use shared::config::{self, CheckKind, Loaded, Problem, RuleBy, Severity, Step};
 use shared::geo;
 use shared::io::files::{System, read_secret};
 use shared::io::tls::client_config;
@@ -63,12 +63,34 @@ pub fn load(path: &Path) -> Result<Loading, Vec<Problem>> {
     warnings.extend(unasked(&config, &world, &checks));
     warnings.extend(uneven(&config, &world));
     let services = Services::new(&config.spec, &world);
-    Ok(Loading {
-        tables: Tables::new(world, zones, geography).with_services(services),
-        config,
-        checks,
-        warnings,
-    })
+    let tables = Tables::new(world, zones, geography).with_services(services);
+    warnings.extend(idle_rules(&config, &tables));
+    Ok(Loading { tables, config, checks, warnings })
+}
+
+/// Rules that decide for nobody, which no operator writes on purpose.
+fn idle_rules(config: &Loaded, tables: &Tables) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let asns = &tables.geography.asns;
+    let knows_no_asn = asns.v4.values().chain(asns.v6.values()).all(Option::is_none);
+    for (id, policy) in (0..).zip(&tables.world.policies) {
+        let Some((_, map)) = tables.policy(id) else { continue };
+        for index in map.idle_rules(policy) {
+            let Some(rule) = policy.rules.get(index) else { continue };
+            let why = if rule.by == RuleBy::Subnet && !policy.ecs.enabled {
+                "client subnets are not looked at: `ecs` = { use = false }"
+            } else if !rule.asns.is_empty() && knows_no_asn {
+                "no database tells of autonomous systems"
+            } else {
+                "no network that the databases know has all of it, or an earlier rule takes all that have"
+            };
+            let path = ["steering", policy.name.as_str(), "rules"].map(Step::from);
+            let path: Vec<Step> = path.into_iter().chain([index.into()]).collect();
+            let why = format!("this rule decides for no client: {why}");
+            problems.push(config.problem(&path, Severity::Warning, why));
+        }
+    }
+    problems
 }
 
 /// Why new databases must not take the place of those of `before`: they would move more clients than `max_moved`.

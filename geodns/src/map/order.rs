@@ -77,6 +77,11 @@ impl<'w> Orders<'w> {
         Self { policy, sites: policy.datacenters.iter().filter_map(site).collect() }
     }
 
+    /// How many rules the policy has.
+    pub const fn rules(&self) -> usize {
+        self.policy.rules.len()
+    }
+
     /// The list for a client network, and what decided it. All of the policy's datacenters are in it: those that a network
     /// or a rule names come first, the others follow in the policy's order, so that health never leaves a client with
     /// nothing.

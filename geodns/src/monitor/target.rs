@@ -33,6 +33,8 @@ pub(super) struct Target {
     pub(super) results: u64,
     /// Believed because the last run did.
     pub(super) is_restored: bool,
+    /// When the last run had its last result.
+    pub(super) restored_from: Option<UnixMillis>,
     /// When the last result came, and the last good one.
     pub(super) last: Option<UnixMillis>,
     pub(super) last_good: Option<UnixMillis>,
@@ -59,6 +61,7 @@ impl Target {
             report_lasts: Duration::ZERO,
             results: 0,
             is_restored: false,
+            restored_from: None,
             last: None,
             last_good: None,
             failure: None,
@@ -87,6 +90,7 @@ impl Target {
         self.since = belief.since;
         self.hold = belief.hold;
         self.is_restored = true;
+        self.restored_from = Some(belief.seen);
     }
 
     /// Takes one result. `stands`: its last fall is not believed. Returns the new state if it changed.

@@ -288,6 +288,10 @@ fn the_last_run_is_believed_while_it_is_young() {
         let expected = if restored > 0 { "-++" } else { "+++" };
         assert_eq!(seen(&after, &world, Trust::Believed, secs), expected);
     }
+    // What it has not asked yet it tells the run after it, as old as it was.
+    let (mut after, _) = monitor(3);
+    after.restore(&beliefs, UnixMillis::from_secs(60));
+    assert_eq!(after.beliefs(), beliefs);
     // It goes on as if it had never stopped: thresholds count, and so does a fault of this machine.
     let (mut after, _) = monitor(3);
     after.restore(&beliefs, UnixMillis::from_secs(20));

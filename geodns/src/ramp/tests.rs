@@ -7,6 +7,7 @@ use proptest::prelude::*;
 const RAMP: RampSettings = RampSettings {
     length: Duration::from_secs(600),
     least_step: Duration::from_secs(5),
+    is_told_warmth: false,
     grace: Duration::from_secs(60),
 };
 const SHED: ShedSettings = ShedSettings {
@@ -49,6 +50,24 @@ fn a_cold_one_is_held_back_for_twice_as_long_and_no_longer() {
     assert!(shares[3] < 1.0 && shares[4] == 1.0, "{shares:?}");
     let half_warm = returning(|_| Some(0.5), [300, 600, 900, 1200].into_iter());
     assert!(half_warm[..3].iter().all(|share| (0.5..0.55).contains(share)), "{half_warm:?}");
+}
+
+#[test]
+fn who_says_nothing_for_a_moment_is_not_taken_for_warm() {
+    let told = RampSettings { is_told_warmth: true, ..RAMP };
+    let mut ramp = Ramp::In;
+    let mut see = |status, warmth, secs| {
+        ramp.advance(&told, status, false, warmth, LATER, at(secs));
+        ramp.returned(&told)
+    };
+    see(Status::Out, None, 990);
+    see(Status::Up, Some(0.1), 1000);
+    let before = see(Status::Up, Some(0.1), 1300);
+    assert!((0.14..0.15).contains(&before), "{before}");
+    assert_eq!(see(Status::Up, None, 1301), before, "a report is missing");
+    assert_eq!(see(Status::Up, Some(0.1), 1302), before);
+    // Nobody is held back for ever.
+    assert_eq!(see(Status::Up, None, 1000 + 1200), 1.0);
 }
 
 #[test]

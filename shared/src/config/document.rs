@@ -375,6 +375,7 @@ fn plain(expected: &str) -> &str {
         "a sequence" => "a list",
         "a map" => "a table",
         "socket address" => "an address with a port, such as \"127.0.0.1:8053\"",
+        "i8" => "a whole number from -128 to 127",
         "u8" => "a whole number from 0 to 255",
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",

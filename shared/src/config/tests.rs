@@ -200,6 +200,13 @@ fn values_must_be_in_bounds() {
             "shares follow the datacenters' `weight`",
         ),
         ("[datacenter.fra]", "[datacenter.fra]\nbias = 100", "bias must be between -99 and 99"),
+        ("[datacenter.fra]", "[datacenter.fra]\nbias = 1000", "a whole number from -128 to 127"),
+        ("[datacenter.fra]", "[datacenter.fra]\ncapacity = \"0bps\"", "it can send nothing"),
+        (
+            "[steering.web]",
+            "[steering.web]\nrules = [{ country = [\"KR\"], to = [\"icn\", \"icn\"] }]",
+            "`icn` is listed twice",
+        ),
         (
             "kind = \"http\"",
             "kind = \"http\"\ntimeout = \"9s\"",
@@ -267,6 +274,26 @@ fn risky_settings_are_warned_of() {
             "[steering.web]",
             "[steering.web]\nshed = { above = 0.8, resume = 0.6 }",
             "this needs a `check` of kind \"report\"",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nshed = { resume = 0.6 }",
+            "without `above` nothing is ever shed",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nttl = { min = \"500ms\" }",
+            "a TTL is whole seconds: this is 0 s",
+        ),
+        (
+            "[steering.web]",
+            "[datacenter.cdg]\nlocation = [49.0, 2.5]\nweight = 0\n[steering.web]\norder = \"weighted\"\ndatacenters = [\"cdg\"]",
+            "all its datacenters have `weight` = 0",
+        ),
+        (
+            "[steering.web]",
+            "[steering.web]\nbounded_load = 2.0",
+            "only `pick` = \"hash-client\" and \"hash-name\" look at it",
         ),
         (
             "steer = { www = \"web\" }",

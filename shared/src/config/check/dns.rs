@@ -87,6 +87,14 @@ impl Check<'_> {
             ),
             Some(check) => self.refer(at("check"), "check", &spec.check, check),
         }
+        for (key, length) in [("min", policy.ttl.min), ("max", policy.ttl.max)] {
+            if length.get().subsec_nanos() > 0 {
+                self.warn(
+                    path!["steering", name, "ttl", key],
+                    format!("a TTL is whole seconds: this is {} s", length.get().as_secs()),
+                );
+            }
+        }
         if let Some(check) = policy.check.as_ref().and_then(|check| spec.check.get(check)) {
             let enough = (check.detection() * 10).max(Duration::from_secs(60));
             if policy.ttl.max.get() > enough {
@@ -121,6 +129,9 @@ impl Check<'_> {
         }
         if policy.shed.above > 0.0 && policy.shed.resume <= 0.0 {
             self.error(shed("resume"), "no load is less than 0: clients would never come back");
+        }
+        if policy.shed.above <= 0.0 && policy.shed.resume > 0.0 {
+            self.warn(path!["steering", name, "shed"], "without `above` nothing is ever shed");
         }
         if policy.ramp.get() > Duration::ZERO && policy.check.is_none() {
             self.warn(
@@ -177,6 +188,22 @@ impl Check<'_> {
                 format!("all together take {most} of the clients: the others stay with their first choice"),
             );
         }
+        let weighs = pool.iter().filter_map(|datacenter| self.spec.datacenter.get(*datacenter));
+        let weights: Vec<u32> = weighs.map(|datacenter| datacenter.weight).collect();
+        if policy.order == Order::Weighted && !weights.is_empty() && weights.iter().all(|w| *w == 0)
+        {
+            self.warn(
+                at("order"),
+                "all its datacenters have `weight` = 0: one of them would take all clients",
+            );
+        }
+        let is_sticky = matches!(policy.pick, Pick::HashClient | Pick::HashName);
+        if !is_sticky && policy.bounded_load != SteeringSpec::default().bounded_load {
+            self.warn(
+                at("bounded_load"),
+                "only `pick` = \"hash-client\" and \"hash-name\" look at it",
+            );
+        }
         let has_parts =
             policy.ramp > Dur::ZERO || policy.shed.above > 0.0 || !policy.max_share.is_empty();
         let is_coarse = policy.ecs.max_v4 < 16 || policy.ecs.max_v6 < 32;
@@ -216,6 +243,9 @@ impl Check<'_> {
             self.error(whole, "a rule needs a datacenter in `to`");
         }
         for (item, datacenter) in rule.to.iter().enumerate() {
+            if rule.to[..item].contains(datacenter) {
+                self.error(at("to", item), format!("`{datacenter}` is listed twice"));
+            }
             self.refer(at("to", item), "datacenter", &spec.datacenter, datacenter);
             if spec.datacenter.contains_key(datacenter) && !pool.contains(datacenter) {
                 self.error(

@@ -79,6 +79,12 @@ impl Check<'_> {
         let spec = self.spec;
         for (name, datacenter) in &spec.datacenter {
             self.within(path!["datacenter", name, "bias"], datacenter.bias, -99, 99);
+            if datacenter.capacity == Some(Rate(0)) {
+                self.error(
+                    path!["datacenter", name, "capacity"],
+                    "it can send nothing: leave `capacity` out where it is not known",
+                );
+            }
             let answered =
                 spec.edge.values().any(|edge| edge.datacenter == *name && !edge.address.is_empty());
             if !answered && !spec.steering.is_empty() {
