@@ -6,7 +6,7 @@ use std::path::Path;
 
 use shared::config::{self, CheckKind, Loaded, Problem, RuleBy, Severity, Step};
 use shared::geo;
-use shared::io::files::{System, read_secret};
+use shared::io::files::{System, read_file, read_secret};
 use shared::io::tls::client_config;
 use shared::prefix::Prefix;
 
@@ -19,6 +19,8 @@ use crate::zone::{self, Builder, Location, file};
 
 /// A zone file at most.
 const MAX_ZONE_FILE: u64 = 1 << 30;
+/// A database at most.
+const MAX_DATABASE: u64 = 4 << 30;
 
 /// Everything that a configuration leads to.
 pub struct Loading {
@@ -152,11 +154,7 @@ fn of_zone(problem: &zone::Problem) -> Problem {
 
 fn add_zone(config: &Loaded, builder: &mut Builder, source: ZoneSource, errors: &mut Vec<Problem>) {
     let (records, problems) = file::read(&source.file, &source.apex, &|path| {
-        let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-        if size > MAX_ZONE_FILE {
-            return Err("larger than 1 GiB".to_owned());
-        }
-        std::fs::read(path).map_err(|error| error.to_string())
+        read_file(path, MAX_ZONE_FILE).map_err(|error| error.to_string())
     });
     let is_readable = problems.is_empty();
     for problem in &problems {
@@ -182,7 +180,7 @@ fn geography(config: &Loaded, world: &World, errors: &mut Vec<Problem>) -> geo::
     let mut databases = Vec::new();
     for (index, path) in spec.databases.iter().enumerate() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let database = std::fs::read(path)
+        let database = read_file(path, MAX_DATABASE)
             .map_err(|error| format!("{} cannot be read: {error}", path.display()))
             .and_then(|bytes| {
                 geo::Database::from_bytes(bytes, &name).map_err(|error| error.to_string())

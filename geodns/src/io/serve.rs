@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shared::config::{NameserverSpec, listing};
+use shared::config::{LogSpec, NameserverSpec, listing};
 use shared::io::log::JsonLog;
 use shared::io::run::{Order, Orders};
 use shared::io::{admin as admin_server, clock, files, sockets};
@@ -33,7 +33,7 @@ pub(super) struct Reloader {
     node: Arc<Node>,
     changed: Arc<Notify>,
     turn: Mutex<()>,
-    started_as: Option<NameserverSpec>,
+    started_as: Option<(NameserverSpec, LogSpec)>,
     certificate: Option<Arc<Certificate>>,
 }
 
@@ -47,12 +47,18 @@ fn same_listeners(new: &NameserverSpec, bound: &NameserverSpec) -> bool {
     parts(new) == parts(bound)
 }
 
+/// Whether the logs that were opened at the start are what the configuration still says.
+fn same_logs(new: &LogSpec, opened: &LogSpec) -> bool {
+    // What is left out is the cache nodes'.
+    LogSpec { access: opened.access.clone(), ..new.clone() } == *opened
+}
+
 impl Reloader {
-    /// `started_as`: what was bound at the start; `changed` is told of every configuration taken.
+    /// `started_as`: what was bound and opened at the start; `changed` is told of every configuration taken.
     pub(super) fn new(
         node: &Arc<Node>,
         changed: &Arc<Notify>,
-        started_as: Option<NameserverSpec>,
+        started_as: Option<(NameserverSpec, LogSpec)>,
     ) -> Self {
         let (node, changed) = (Arc::clone(node), Arc::clone(changed));
         Self { node, changed, turn: Mutex::new(()), started_as, certificate: None }
@@ -93,11 +99,21 @@ impl Reloader {
             })
             .map_err(refuse)?;
         let mut warnings: Vec<_> = loading.warnings.iter().map(ToString::to_string).collect();
-        let now = loading.config.spec.nameserver.get(&*self.node.name);
-        if now.zip(self.started_as.as_ref()).is_some_and(|(new, old)| !same_listeners(new, old)) {
-            warnings.push(
-                "addresses, workers and limits of listeners change with the next start".to_owned(),
-            );
+        let spec = &loading.config.spec;
+        if let (Some(now), Some((bound, log))) =
+            (spec.nameserver.get(&*self.node.name), &self.started_as)
+        {
+            if !same_listeners(now, bound) {
+                warnings.push(
+                    "addresses, workers and limits of listeners change with the next start"
+                        .to_owned(),
+                );
+            }
+            if !same_logs(&spec.log, log) {
+                warnings.push(
+                    "`query`, `dnstap` and `sample` of [log] change with the next start".to_owned(),
+                );
+            }
         }
         self.node.replace(loading).map_err(|problems| refuse(vec![listing(&problems)]))?;
         if let Some((certificate, certified)) = self.certificate.as_ref().zip(certified) {
@@ -149,10 +165,11 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     let certificate = certificate::at_start(&loading.config, name)?;
     let mut orders = Orders::listen().map_err(|error| error.to_string())?;
 
+    let log_spec = spec.log.clone();
     let node = Node::new(name, config_path, loading, Arc::clone(&registry), log, tap)?;
     let ready = Arc::new(AtomicBool::new(false));
     let changed = Arc::new(Notify::new());
-    let reloader = Reloader::new(&node, &changed, Some(nameserver.clone()));
+    let reloader = Reloader::new(&node, &changed, Some((nameserver.clone(), log_spec)));
     let reloader = Arc::new(reloader.with_certificate(certificate.as_ref()));
     let handler = admin::handler(Arc::clone(&node), Arc::clone(&ready), Arc::clone(&reloader));
     tokio::spawn(admin_server::serve(admin_listener, token, handler));

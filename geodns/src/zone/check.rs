@@ -182,16 +182,19 @@ fn surroundings(zone: &Contents, id: u32, renamed: &[u32], wild: &[u32], problem
 fn steered(zone: &Contents, id: u32, problems: &mut Problems) {
     let Some(held) = zone.held(id).filter(|held| held.policy.is_some()) else { return };
     let owner = Shown(zone.name(id));
-    let mut error = |why: String| problems.push(Problem::error(&zone.whole, why));
-    if held.cut != NONE {
-        error(format!("steered name {owner} is delegated at {}", zone.shown(held.cut)));
+    if held.cut != NONE
+        && let Some(servers) = zone.set(held.cut, rtype::NS)
+    {
+        let why = format!("steered name {owner} is delegated at {}", zone.shown(held.cut));
+        problems.push(zone.error(servers, why));
     }
     for rtype in [rtype::A, rtype::AAAA, rtype::DNAME] {
-        if zone.has(id, rtype) {
-            error(format!(
+        if let Some(set) = zone.set(id, rtype) {
+            let why = format!(
                 "{owner} is steered and has {} records in the zone file: keep one of both",
                 rtype::Shown(rtype)
-            ));
+            );
+            problems.push(zone.error(set, why));
         }
     }
 }

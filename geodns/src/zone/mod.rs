@@ -50,12 +50,24 @@ pub struct Problem {
 
 impl Problem {
     fn error(at: &Location, message: impl Into<String>) -> Self {
-        Self { at: at.clone(), message: message.into(), is_warning: false }
+        Self { at: at.clone(), message: printable(message.into()), is_warning: false }
     }
 
     fn warning(at: &Location, message: impl Into<String>) -> Self {
-        Self { at: at.clone(), message: message.into(), is_warning: true }
+        Self { at: at.clone(), message: printable(message.into()), is_warning: true }
     }
+}
+
+/// Messages quote the file, and the file may hold anything: nothing of it steers a terminal or begins a line of a log.
+fn printable(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let escaped = |shown: char| {
+        let keep = (!shown.is_control()).then_some(shown);
+        keep.into_iter().chain(shown.escape_default().filter(move |_| keep.is_none()))
+    };
+    message.chars().flat_map(escaped).collect()
 }
 
 impl fmt::Display for Problem {

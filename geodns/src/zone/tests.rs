@@ -180,8 +180,16 @@ fn what_is_no_zone_is_refused() {
         ("@ NS nowhere\n", &[], "no address"),
         ("@ NS al\nal CNAME ns1\n", &[], "alias"),
         ("@ MX 1 al\nal CNAME ns1\n", &[], "alias"),
-        ("a A 192.0.2.1\n", &["a"], "keep one of both"),
-        ("sub NS ns1\n", &["www.sub"], "delegated at"),
+        (
+            "a A 192.0.2.1\n",
+            &["a"],
+            "z:6: a.cdn.test. is steered and has A records in the zone file: keep one of both",
+        ),
+        (
+            "sub NS ns1\n",
+            &["www.sub"],
+            "z:6: steered name www.sub.cdn.test. is delegated at sub.cdn.test.",
+        ),
         ("a 5 A 192.0.2.1\na 6 A 192.0.2.2\n", &[], "lowest"),
         ("sub NS ns1\nx.sub TXT y\n", &[], "only glue"),
         ("x.img TXT y\n", &["*.img"], "does not answer for it"),
@@ -210,6 +218,11 @@ fn what_is_no_zone_is_refused() {
         let (_, problems) = build(&[("cdn.test", text, steered)]);
         assert!(problems.iter().any(|p| p.contains(part)), "{text}: {problems:?}");
     }
+    let apex = Name::parse_absolute("cdn.test").unwrap();
+    let (_, problems) =
+        file::read(Path::new("z"), &apex, &|_| Ok(b"\x1b[2Ja A 192.0.2.1\n".into()));
+    let shown = problems.iter().map(ToString::to_string).collect::<String>();
+    assert!(shown.contains("`\\u{1b}[2Ja` has an octet outside of printable ASCII"), "{shown}");
     let (_, problems) = build(&[("cdn.test", "", &[]), ("CDN.test", "", &[])]);
     assert!(problems.iter().any(|p| p.contains("twice")), "{problems:?}");
 }

@@ -45,7 +45,7 @@ pub struct Loaded {
 }
 
 /// A configuration file at most: beyond it something else was given by mistake.
-const MAX_FILE: usize = 16 << 20;
+pub(crate) const MAX_FILE: usize = 16 << 20;
 /// Mistakes of one kind that are listed at most.
 const MAX_PROBLEMS: usize = 100;
 /// Included files at most.

@@ -10,7 +10,12 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
+
+use super::files::read_file;
+
+/// A PEM file at most: all public authorities together take a quarter of a megabyte.
+const MAX_PEM: u64 = 4 << 20;
 
 /// The cryptography that every TLS connection of ours uses.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -23,26 +28,49 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// What is wrong with which file.
 pub fn load(certificate_file: &Path, key_file: &Path) -> Result<Arc<CertifiedKey>, String> {
     let named = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate_file)
-        .and_then(Iterator::collect)
-        .map_err(|error| named(certificate_file, &error))?;
+    let chain = certificates(certificate_file)?;
     if chain.is_empty() {
         return Err(named(certificate_file, &"there is no certificate in it"));
     }
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| match error {
+    let pem = read_file(key_file, MAX_PEM).map_err(|error| named(key_file, &error))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
         pem::Error::NoItemsFound => named(key_file, &"there is no private key in it"),
-        other => named(key_file, &other),
+        other => named(key_file, &broken(&other)),
     })?;
     certified(chain, key).map_err(|error| {
         format!("{} and {}: {error}", certificate_file.display(), key_file.display())
     })
 }
 
+/// The certificates of a PEM file.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let pem = read_file(path, MAX_PEM).map_err(|error| named(&error))?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| named(&broken(&error)))
+}
+
+/// What is wrong with a PEM file, for people.
+fn broken(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "it is cut short: an END line is missing".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<CertifiedKey>, String> {
-    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(|error| error.to_string())
+    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            "this key does not belong to this certificate".to_owned()
+        }
+        other => other.to_string(),
+    })
 }
 
 /// A self-signed certificate for these names: browsers warn of it, `curl -k` takes it.
@@ -130,8 +158,7 @@ pub fn client_config(ca_file: Option<&Path>, alpn: &[&[u8]]) -> Result<ClientCon
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(path) => {
             let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| named(&error))? {
-                let certificate = certificate.map_err(|error| named(&error))?;
+            for certificate in certificates(path)? {
                 roots.add(certificate).map_err(|error| named(&error))?;
             }
             if roots.is_empty() {
