@@ -5,7 +5,9 @@
 //! never ends costs no more than a connection that asks nothing.
 //!
 //! When all places are taken, the connection whose last answer lies longest ago is closed for the new one: who holds
-//! connections and asks nothing keeps out nobody (RFC 7766 §6.2.3). At its own limit a client is refused new ones.
+//! connections and asks nothing keeps out nobody (RFC 7766 §6.2.3). Nor does a wave of them push out those who ask: when
+//! more than a quarter of the places is held by connections without an answer, the oldest of these gives way. At its own
+//! limit a client is refused new ones.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -57,7 +59,9 @@ struct Table {
     next: u64,
     open: HashMap<u64, Open>,
     by_client: HashMap<IpAddr, u32>,
-    /// When each connection was last seen to be active, and which it is. It may have been active since.
+    /// When each connection began that is not known to have had an answer, and which it is. It may have had one since.
+    newcomers: BTreeSet<(u64, u64)>,
+    /// When each of the others was last seen to be answered, and which it is. It may have been since.
     by_activity: BTreeSet<(u64, u64)>,
 }
 
@@ -80,7 +84,7 @@ pub(super) struct Life(Arc<Shared>);
 
 struct Shared {
     begun: Instant,
-    /// Nanoseconds from `begun` to the last answer of this connection, or to its beginning.
+    /// Nanoseconds from `begun` to the last answer of this connection; 0 when it has had none.
     active: AtomicU64,
     evicted: Notify,
 }
@@ -115,7 +119,7 @@ impl Connections {
     /// A place for a connection of `client`; none when it has as many as one client may have.
     fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let client = client.to_canonical();
-        let active = nanos(self.begun, Instant::now());
+        let now = nanos(self.begun, Instant::now());
         let mut table = self.table();
         let of_client = table.by_client.get(&client).copied().unwrap_or(0);
         if of_client >= self.limits.per_client {
@@ -123,15 +127,16 @@ impl Connections {
             return None;
         }
         if table.open.len() >= self.limits.connections as usize {
-            table.evict();
+            table.evict(self.limits.connections as usize / 4);
             self.counters.evicted.inc();
         }
         table.next += 1;
         let id = table.next;
-        let shared = Shared { begun: self.begun, active: active.into(), evicted: Notify::new() };
+        let shared =
+            Shared { begun: self.begun, active: AtomicU64::new(0), evicted: Notify::new() };
         let life = Life(Arc::new(shared));
-        table.open.insert(id, Open { client, listed: active, life: life.clone() });
-        table.by_activity.insert((active, id));
+        table.open.insert(id, Open { client, listed: now, life: life.clone() });
+        table.newcomers.insert((now, id));
         // Who gave way may have been of the same client.
         *table.by_client.entry(client).or_insert(0) += 1;
         self.counters.open.set(table.open.len() as f64);
@@ -189,25 +194,65 @@ impl Connections {
 }
 
 impl Table {
-    /// Takes the longest idle connection out and tells it. What is listed is never later than what was: so the first
-    /// in the list that has not been active since it was listed is the longest idle of all.
-    fn evict(&mut self) {
-        while let Some((listed, id)) = self.by_activity.pop_first() {
-            let Some(open) = self.open.get_mut(&id) else { continue };
-            open.listed = open.life.0.active.load(Ordering::Relaxed);
-            self.by_activity.insert((open.listed, id));
-            if open.listed <= listed {
-                if let Some(open) = self.remove(id) {
-                    open.life.0.evicted.notify_one();
-                }
-                return;
+    /// Takes a connection out and tells it: the oldest that has had no answer, when there are more than `newcomers` of
+    /// them, else the longest idle.
+    fn evict(&mut self, newcomers: usize) {
+        let id = match (self.oldest_newcomer(), self.longest_idle()) {
+            (Some((begun, id)), Some((answered, _)))
+                if self.newcomers.len() > newcomers || begun < answered =>
+            {
+                id
             }
+            (_, Some((_, id))) | (Some((_, id)), None) => id,
+            (None, None) => return,
+        };
+        if let Some(open) = self.remove(id) {
+            open.life.0.evicted.notify_one();
+        }
+    }
+
+    /// When it began, and which it is. Those before it that have been answered meanwhile are no newcomers any more.
+    fn oldest_newcomer(&mut self) -> Option<(u64, u64)> {
+        loop {
+            let first @ (_, id) = *self.newcomers.first()?;
+            let answered = self.answered(id);
+            if answered == 0 {
+                return Some(first);
+            }
+            self.newcomers.pop_first();
+            self.list(id, answered);
+        }
+    }
+
+    /// When it was last answered, and which it is. What is listed is never later than what was: so the first in the
+    /// list that has not been answered since it was listed is the longest idle of all.
+    fn longest_idle(&mut self) -> Option<(u64, u64)> {
+        loop {
+            let first @ (listed, id) = *self.by_activity.first()?;
+            let answered = self.answered(id);
+            if answered <= listed {
+                return Some(first);
+            }
+            self.by_activity.pop_first();
+            self.list(id, answered);
+        }
+    }
+
+    fn answered(&self, id: u64) -> u64 {
+        self.open.get(&id).map_or(0, |open| open.life.0.active.load(Ordering::Relaxed))
+    }
+
+    fn list(&mut self, id: u64, answered: u64) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.listed = answered;
+            self.by_activity.insert((answered, id));
         }
     }
 
     fn remove(&mut self, id: u64) -> Option<Open> {
         let open = self.open.remove(&id)?;
-        self.by_activity.remove(&(open.listed, id));
+        let _ = self.newcomers.remove(&(open.listed, id))
+            || self.by_activity.remove(&(open.listed, id));
         if let Some(of_client) = self.by_client.get_mut(&open.client) {
             *of_client -= 1;
             if *of_client == 0 {
@@ -305,8 +350,30 @@ mod tests {
         assert_eq!(all.table().by_client.len(), 3);
         drop(newcomers);
         let table = all.table();
-        assert!(table.open.is_empty() && table.by_activity.is_empty());
+        assert!(
+            table.open.is_empty() && table.by_activity.is_empty() && table.newcomers.is_empty()
+        );
         assert!(table.by_client.is_empty());
+    }
+
+    #[test]
+    fn who_asks_nothing_pushes_out_few_of_those_who_ask() {
+        let all = connections(8, 8);
+        let asking: Vec<_> = (0..8).map(|n| all.enter(client(n)).unwrap()).collect();
+        let answered = |at: u64| {
+            let now = Instant::now() + Duration::from_secs(at);
+            asking.iter().for_each(|place| place.life.answered(now));
+        };
+        answered(0);
+        let silent: Vec<_> = (0..100).map(|n| all.enter(client(100 + n)).unwrap()).collect();
+        assert_eq!(asking.iter().filter(|place| is_in(place)).count(), 8 - 3);
+        // The latest of them have time for their first query.
+        assert!(silent[97..].iter().all(is_in) && !silent[..97].iter().any(is_in));
+        answered(1);
+        silent[99].life.answered(Instant::now() + Duration::from_secs(2));
+        let _late = (all.enter(client(300)).unwrap(), all.enter(client(301)).unwrap());
+        assert!(is_in(&silent[99]) && !is_in(&silent[97]) && !is_in(&silent[98]));
+        assert_eq!(asking.iter().filter(|place| is_in(place)).count(), 8 - 3);
     }
 
     #[test]
