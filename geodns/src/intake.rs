@@ -89,6 +89,8 @@ pub enum What {
 #[derive(Clone, Debug, Default)]
 pub struct Intakes {
     states: BTreeMap<(String, String), (Ramp, Shed)>,
+    /// Of those that are out: since when, and where they stood before.
+    left: BTreeMap<(String, String), (UnixMillis, Ramp)>,
 }
 
 impl Intakes {
@@ -111,12 +113,14 @@ impl Intakes {
         kept.collect()
     }
 
-    /// Goes on to `now` with what `view` shows. Returns what began and what ended.
+    /// Goes on to `now` with what `view` shows. `doubted_from`: what fell from then on was never believed, and is as it was
+    /// before (see [`crate::monitor::Monitor::doubted_from`]). Returns what began and what ended.
     pub fn advance(
         &mut self,
         world: &World,
         settings: &Settings,
         view: &View,
+        doubted_from: Option<UnixMillis>,
         since_start: Duration,
         now: UnixMillis,
     ) -> Vec<Event> {
@@ -143,12 +147,21 @@ impl Intakes {
                 let is_alone = !others().any(|other| matches!(other.2.0, Ramp::In | Ramp::Unseen));
                 let has_room = others().any(|other| other.2.1.has_room(shedding));
                 let has_others = others().next().is_some();
-                let Some((dc, (policy_name, name), (ramp, shed), status)) = row.get_mut(at) else {
+                let Some((dc, key, (ramp, shed), status)) = row.get_mut(at) else {
                     continue;
                 };
+                if *status == Status::Up
+                    && let Some((since, stood)) = self.left.remove(key)
+                    && doubted_from.is_some_and(|from| from <= since)
+                {
+                    *ramp = stood;
+                }
                 let (load, warmth) = reported(world, settings, view, policy, *dc);
                 let was = (*ramp, shed.share());
                 ramp.advance(ramping, *status, is_alone, warmth, since_start, now);
+                if *ramp == Ramp::Out && was.0 != Ramp::Out {
+                    self.left.insert(key.clone(), (now, was.0));
+                }
                 match has_others {
                     // What is out keeps its share until it returns.
                     true if *status != Status::Up => {}
@@ -167,7 +180,7 @@ impl Intakes {
                         _ => None,
                     },
                 ];
-                let (policy, datacenter) = (policy_name, name);
+                let (policy, datacenter) = key;
                 events.extend(what.into_iter().flatten().map(|what| Event {
                     policy: policy.clone(),
                     datacenter: datacenter.clone(),
@@ -176,6 +189,8 @@ impl Intakes {
             }
             self.states.extend(row.into_iter().map(|(_, key, state, _)| (key, state)));
         }
+        let states = &self.states;
+        self.left.retain(|key, _| states.contains_key(key));
         events
     }
 

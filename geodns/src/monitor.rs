@@ -88,6 +88,8 @@ pub struct Suspicion {
     pub until: UnixMillis,
     /// From when on it ends as soon as others prove that this machine can see.
     pub proof_from: UnixMillis,
+    /// Since when most of them are back: the others have a round to follow.
+    pub clearing: Option<UnixMillis>,
     /// How many targets turned bad at once.
     pub bad: usize,
     /// Of how many.
@@ -247,15 +249,22 @@ impl Monitor {
     fn suspect(&mut self, now: UnixMillis) {
         let of = self.targets.len();
         let down = self.targets.values().filter(|t| t.went_down.is_some()).count();
-        match &self.suspicion {
+        match self.suspicion.clone() {
             Some(suspicion) => {
                 let is_proven = now >= suspicion.proof_from && self.can_see(suspicion.since);
-                let is_over = down * 2 <= of;
+                let most_are_back = down * 2 <= of;
+                let clearing = most_are_back.then(|| suspicion.clearing.unwrap_or(now));
+                if let Some(kept) = &mut self.suspicion {
+                    kept.clearing = clearing;
+                }
+                let all_are_back = !self.targets.values().any(|target| self.stands(target));
+                let is_over =
+                    clearing.is_some_and(|since| all_are_back || now.since(since) >= self.round);
                 if now >= suspicion.until || is_over || is_proven {
                     let since = suspicion.since;
                     self.suspicion = None;
                     if is_over && !is_proven {
-                        // Most came back: that was this machine, also for those who come a moment later.
+                        // Most came back: that was this machine, also for those who come much later.
                         let round = self.round;
                         for target in self.targets.values_mut() {
                             if is_recent(target, since, round) {
@@ -277,7 +286,8 @@ impl Monitor {
                 // most datacenters looks like a fault of ours.
                 if bad * 2 > of && datacenters(recent) * 2 > datacenters(self.targets.values()) {
                     let (until, proof_from) = (now + self.patience(), now + self.detection);
-                    self.suspicion = Some(Suspicion { since: now, until, proof_from, bad, of });
+                    self.suspicion =
+                        Some(Suspicion { since: now, until, proof_from, clearing: None, bad, of });
                 }
             }
         }
@@ -289,6 +299,7 @@ impl Monitor {
         let witnesses = self.targets.values().filter(|target| {
             target.health.state() == State::Up
                 && !target.health.is_wavering()
+                && target.since <= since
                 && target.last_good.is_some_and(|at| at > since)
                 && Some(target.datacenter) != self.own
         });
@@ -304,6 +315,12 @@ impl Monitor {
     fn stands(&self, target: &Target) -> bool {
         target.state == State::Down
             && self.suspicion.as_ref().is_some_and(|s| self.is_recent(target, s.since))
+    }
+
+    /// What fell from then on, or since, is not believed.
+    pub fn doubted_from(&self) -> Option<UnixMillis> {
+        let round = u64::try_from(self.round.as_millis()).unwrap_or(u64::MAX);
+        self.suspicion.as_ref().map(|s| UnixMillis(s.since.0.saturating_sub(round)))
     }
 
     /// Why the last good state stands, if it does.

@@ -29,6 +29,8 @@ struct Play {
     world: World,
     settings: Settings,
     intakes: Intakes,
+    /// In seconds: what fell from then on is not believed.
+    doubted: Option<u64>,
     now: u64,
 }
 
@@ -36,7 +38,7 @@ impl Play {
     fn new(ramp: u64, above: f64) -> Self {
         let world = testing::world(&[], |_| {});
         let settings = settings(&world, ramp, above);
-        Self { world, settings, intakes: Intakes::default(), now: 1000 }
+        Self { world, settings, intakes: Intakes::default(), doubted: None, now: 1000 }
     }
 
     /// Seconds in which `change` of the facts is so; what happened.
@@ -48,7 +50,9 @@ impl Play {
         for _ in 0..secs {
             self.now += 1;
             let now = UnixMillis::from_secs(self.now);
-            let events = self.intakes.advance(&self.world, &self.settings, &view, LATER, now);
+            let doubted = self.doubted.map(UnixMillis::from_secs);
+            let (world, settings) = (&self.world, &self.settings);
+            let events = self.intakes.advance(world, settings, &view, doubted, LATER, now);
             all.extend(events.into_iter().map(|event| (event.datacenter, event.what)));
         }
         all
@@ -87,6 +91,25 @@ fn a_datacenter_that_returns_ramps_while_others_are_in() {
     assert!((0.5..0.6).contains(&play.of(ICN).returned), "{:?}", play.of(ICN));
     assert_eq!(play.play(60, |_| {}), [("icn".to_owned(), What::RampEnds)]);
     assert_eq!((play.of(ICN), play.soonest()), (Intake::default(), Duration::MAX));
+}
+
+/// Its edges fall a moment before the others', and with them it turns out that it was this machine.
+#[test]
+fn a_fall_that_is_not_believed_begins_no_ramp() {
+    for (doubted, back) in [(Some(1002), 1.0), (Some(1004), 0.05), (None, 0.05)] {
+        let mut play = Play::new(100, 0.0);
+        play.play(2, |_| {});
+        play.play(1, fallen(ICN));
+        play.doubted = doubted;
+        play.play(1, |_| {});
+        assert_eq!(play.of(ICN).returned, back, "{doubted:?}");
+        // A later fall is one.
+        play.play(200, |_| {});
+        play.doubted = None;
+        play.play(1, fallen(ICN));
+        play.play(1, |_| {});
+        assert_eq!(play.of(ICN).returned, 0.05, "{doubted:?}");
+    }
 }
 
 #[test]

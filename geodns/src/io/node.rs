@@ -310,8 +310,9 @@ impl Node {
     /// Lets ramps and shedding go on with what `view` shows.
     fn advance(&self, world: &World, state: &mut State, view: &View, now: UnixMillis) {
         let since_start = now.since(self.started_at);
+        let doubted = state.monitor.doubted_from();
         let State { intakes, settings, .. } = state;
-        let events = intakes.advance(world, settings, view, since_start, now);
+        let events = intakes.advance(world, settings, view, doubted, since_start, now);
         state.saving.has_changed |= !events.is_empty();
         events.iter().for_each(tell_event);
     }

@@ -81,10 +81,11 @@ fn when_most_turn_bad_at_once_the_last_good_state_stands_until_it_clears() {
     }
     assert_eq!(believed(&monitor, &world), "++++++");
     assert_eq!(monitor.suspicion().map(|s| s.of), Some(6));
-    for secs in [8, 10] {
+    for secs in [8, 10, 12, 14, 16] {
+        assert_eq!(believed(&monitor, &world), "++++++", "at {secs}");
         round(&mut monitor, "++++--", secs);
     }
-    assert_eq!(monitor.suspicion(), None);
+    assert_eq!(monitor.suspicion(), None, "most are back for a round");
     assert_eq!(believed(&monitor, &world), "++++--");
 }
 
@@ -235,6 +236,33 @@ fn a_fall_that_was_never_believed_costs_nothing() {
         assert_eq!(seen(&monitor, &world, Trust::Seen, start + 8), "++++");
         assert_eq!(monitor.suspicion(), None);
     }
+}
+
+/// Two of three come back one after the other, as probes do: none of them is seen down on the way.
+#[test]
+fn those_that_follow_are_waited_for_when_most_are_back() {
+    let (mut monitor, world) = monitor(3);
+    monitor.own = Some(0);
+    round(&mut monitor, "+++", 1);
+    for secs in [3, 5, 7, 15] {
+        round(&mut monitor, "+--", secs);
+    }
+    assert_eq!(believed(&monitor, &world), "+++");
+    round(&mut monitor, "++-", 17);
+    round(&mut monitor, "++-", 19);
+    assert_eq!(seen(&monitor, &world, Trust::Seen, 19), "++-");
+    assert_eq!(believed(&monitor, &world), "+++", "who came back is no witness");
+    // For a round, not longer.
+    let mut later = monitor.clone();
+    for secs in [21, 23, 25, 27] {
+        round(&mut later, "++-", secs);
+    }
+    assert_eq!((later.suspicion(), believed(&later, &world)), (None, "++-".to_owned()));
+    for secs in [20, 22] {
+        round(&mut monitor, "+++", secs);
+        assert_eq!(believed(&monitor, &world), "+++");
+    }
+    assert_eq!(monitor.suspicion(), None);
 }
 
 #[test]
