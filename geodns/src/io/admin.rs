@@ -108,6 +108,9 @@ fn mode(verb: &str) -> Option<Mode> {
 
 /// For how long an override is to hold; none: until the operator says otherwise.
 fn length(call: &Call, verb: &str) -> Result<Option<Duration>, String> {
+    if let Some(unknown) = call.unknown_parameter(&["for", "force"]) {
+        return Err(format!("there is no parameter `{unknown}`: there are `for` and `force`"));
+    }
     let Some(text) = call.parameter("for") else { return Ok(None) };
     if mode(verb) == Some(Mode::Auto) {
         return Err(format!("`{verb}` takes no time: health decides from now on"));
@@ -216,6 +219,7 @@ mod tests {
             (Method::POST, "/v1/datacenters/fra/drain", 409),
             (Method::POST, "/v1/datacenters/fra/drain?force", 200),
             (Method::POST, "/v1/datacenters/fra/undrain", 200),
+            (Method::POST, "/v1/datacenters/fra/drain?fro=2h", 400),
             (Method::POST, "/v1/datacenters/nope/drain", 404),
             (Method::POST, "/v1/datacenters/icn/explode", 404),
             (Method::POST, "/v1/edges/icn-1/down", 200),

@@ -58,6 +58,11 @@ impl Call {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The first parameter that is none of `known`: with a slip in its name an order would mean another thing.
+    pub fn unknown_parameter(&self, known: &[&str]) -> Option<&str> {
+        self.query.iter().map(|(key, _)| key.as_str()).find(|key| !known.contains(key))
+    }
+
     /// Whether a parameter is there as a switch: `?force` or `?force=true`.
     pub fn switch(&self, name: &str) -> bool {
         self.parameter(name).is_some_and(|value| matches!(value, "" | "1" | "true"))
