@@ -153,6 +153,22 @@ fn the_query_log_has_a_line_per_query_with_the_reason() {
     assert_eq!(steered["subnet"], KOREAN);
 }
 
+#[test]
+fn a_reload_says_what_waits_for_the_next_start() {
+    let mut fleet = unchecked("[log]\nquery = \"q.log\"").write();
+    fleet.node_mut("ns1").start();
+    let told = |fleet: &Fleet| {
+        let output = fleet.run(Program::Geodns, &["reload", "--node", "ns1"]);
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).contains("of [log] change with the next start")
+    };
+    assert!(!told(&fleet));
+    fleet.edit("query = \"q.log\"", "query = \"other.log\"");
+    assert!(told(&fleet));
+    fleet.edit("query = \"other.log\"", "query = \"q.log\"");
+    assert!(!told(&fleet));
+}
+
 /// A log that cannot be written costs lines, which are counted, and no query; nor does it keep the program from its
 /// end.
 #[test]
