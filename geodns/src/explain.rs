@@ -251,7 +251,9 @@ fn steering(
             .map(|distance| distance.round() as u32),
         verdict: verdict.map(|verdict| verdict_text(verdict).to_owned()),
         code: verdict.and_then(code),
-        takes_percent: takes_percent(snapshot.health.intakes(policy_id), id),
+        // Who is out takes nobody: its share is that of its return.
+        takes_percent: takes_percent(snapshot.health.intakes(policy_id), id)
+            .filter(|_| verdict.is_none_or(Verdict::can_take)),
         edges: edges(snapshot, policy, id),
     });
     Some(Steering {
@@ -325,7 +327,7 @@ const fn verdict_text(verdict: Verdict) -> &'static str {
         Verdict::Down => "down: none of its edges is up",
         Verdict::TooFew => "down: fewer edges are up than min_up wants",
         Verdict::ForcedDown => "taken down by the operator",
-        Verdict::Draining => "drained by the operator",
+        Verdict::Draining => "drained",
         Verdict::NoFamily => "has no address of this family",
         Verdict::Substitute => "not up, but answered since no datacenter is",
         Verdict::Returning => "returns, and does not take this client yet",
@@ -351,6 +353,7 @@ fn edge_text(facts: &Facts, policy: &Policy, edge: EdgeId) -> String {
         return "presumed up: not checked".to_owned();
     };
     let state = match seen.state {
+        _ if seen.draining => "drained at the edge",
         State::Unknown => "presumed up: not checked yet",
         State::Up => "up",
         State::Down => "down",
@@ -422,6 +425,7 @@ impl fmt::Display for Steering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Intake;
     use crate::testing::{self, FRA};
     use crate::world::Rule;
 
@@ -435,6 +439,25 @@ mod tests {
             subnet: subnet.map(|net| net.parse().unwrap()),
         };
         explain(&snapshot, &request).unwrap()
+    }
+
+    #[test]
+    fn an_edge_that_drains_by_itself_is_told_so() {
+        let all = testing::snapshot(testing::world(&[FRA], |_| {}), &[]);
+        let mut facts = testing::down(&all.tables.world, &[]);
+        facts.observed[0].iter_mut().take(2).flatten().for_each(|seen| seen.draining = true);
+        facts.intakes = vec![vec![Intake { returned: 0.05, shed: 0.0 }; 3]];
+        let request = Request {
+            name: Name::parse_absolute("www.cdn.test").unwrap(),
+            qtype: rtype::parse("A").unwrap(),
+            client: "1.208.0.1".parse().unwrap(),
+            subnet: None,
+        };
+        let explained = explain(&all.with_health(facts), &request).unwrap();
+        let first = &explained.steering.as_ref().unwrap().candidates[0];
+        assert_eq!(first.verdict.as_deref(), Some("drained"));
+        assert_eq!(first.edges, ["icn-1: drained at the edge", "icn-2: drained at the edge"]);
+        assert_eq!(first.takes_percent, None, "it takes nobody");
     }
 
     #[test]

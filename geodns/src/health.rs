@@ -144,7 +144,7 @@ pub enum Verdict {
     TooFew,
     /// The operator took it down.
     ForcedDown,
-    /// The operator drains it.
+    /// The operator drains it, here or at its edges.
     Draining,
     /// It has no address of the family asked for.
     NoFamily,
@@ -156,6 +156,16 @@ pub enum Verdict {
     Shedding,
     /// It has all the clients that it may have.
     Full,
+}
+
+impl Verdict {
+    /// Whether the datacenter takes clients, if not this one.
+    pub const fn can_take(self) -> bool {
+        !matches!(
+            self,
+            Self::Down | Self::TooFew | Self::ForcedDown | Self::Draining | Self::NoFamily
+        )
+    }
 }
 
 /// What every policy can answer with, at one state of health.
