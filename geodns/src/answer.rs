@@ -135,7 +135,7 @@ fn refuse(
     let Some(mut response) = Response::begin(out, limit, echo, opt.as_ref()) else {
         return Outcome::Drop(facts.reason);
     };
-    if let Err(reason) = limits::rate(client, context, &mut response, &mut facts) {
+    if let Err(reason) = limits::rate(client, context, &mut response, &mut facts, &mut opt) {
         return Outcome::Drop(reason);
     }
     if let Some(opt) = &mut opt {
@@ -171,7 +171,7 @@ fn respond(
     let Answering { mut response, mut facts, authoritative, .. } = answering;
     facts.truncated = response.is_truncated();
     if context.server.limiter.is_some()
-        && let Err(reason) = limits::rate(client, context, &mut response, &mut facts)
+        && let Err(reason) = limits::rate(client, context, &mut response, &mut facts, &mut opt)
     {
         return Outcome::Drop(reason);
     }

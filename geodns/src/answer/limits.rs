@@ -2,7 +2,7 @@
 
 use super::{Client, Context, Facts, Transport};
 use crate::cookie;
-use crate::edns::{self, Edns};
+use crate::edns::{self, Edns, Reply};
 use crate::reason::Reason;
 use crate::rrl::{Kind, Verdict};
 use crate::wire::{Rcode, Response};
@@ -27,6 +27,7 @@ pub(super) fn rate(
     context: &Context<'_>,
     response: &mut Response<'_>,
     facts: &mut Facts,
+    opt: &mut Option<Reply<'_>>,
 ) -> Result<(), Reason> {
     let Some(limiter) = &context.server.limiter else { return Ok(()) };
     if client.transport != Transport::Udp || facts.cookie == cookie::State::Valid {
@@ -36,6 +37,10 @@ pub(super) fn rate(
         Verdict::Send => return Ok(()),
         Verdict::Drop => return Err(Reason::RateLimit),
         Verdict::Slip => {}
+    }
+    if let Some(opt) = opt {
+        // Who we are is told when there is room for it: this answer is to be no larger than its query.
+        opt.nsid = None;
     }
     let (rcode, cookie) = (facts.rcode, facts.cookie);
     *facts = Facts { rcode, reason: Reason::RateLimit, cookie, ..Facts::default() };

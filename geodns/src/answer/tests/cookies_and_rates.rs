@@ -152,6 +152,21 @@ fn over_its_rate_a_client_is_told_to_come_by_tcp() {
 }
 
 #[test]
+fn over_its_rate_nobody_is_told_who_answers() {
+    const NSID: u16 = 3;
+    let server = Server { nsid: Some([b'n'; 128].into()), ..server(Some((5, 1))) };
+    let packet = with_options("static.cdn.test", 1, &[(NSID, &[])]);
+    let udp = client(Transport::Udp);
+    for _ in 0..5 {
+        let (_, response, _) = ask_server(&server, &packet, &udp, NOW).unwrap();
+        assert!(response.len() > packet.len() + 128);
+    }
+    let (message, response, facts) = ask_server(&server, &packet, &udp, NOW).unwrap();
+    assert_eq!((facts.reason, message.metadata.truncation), (Reason::RateLimit, true));
+    assert!(response.len() <= packet.len(), "{} for {}", response.len(), packet.len());
+}
+
+#[test]
 fn over_its_rate_a_client_without_a_good_cookie_gets_one_rfc_7873_section_5_2_3() {
     let server = server(Some((5, 1)));
     let learnt = learn(&server);
