@@ -211,14 +211,12 @@ impl Limiter {
     }
 }
 
-/// The account with this mark, or the one that gives way to it.
+/// The account with this mark, or the one that gives way to it: the one that is nearest to being unused.
 fn find(accounts: &[AtomicU64; WAYS], mark: u16, now: u64) -> Option<(&AtomicU64, u64)> {
-    let words = accounts.iter().map(|account| (account, account.load(Ordering::Relaxed)));
-    words.min_by_key(|(_, word)| {
-        let account = Account::unpack(*word);
-        // No bucket is ever so empty that it comes before one's own.
-        if account.mark == mark { 0 } else { 1 + account.used(now) }
-    })
+    let words = || accounts.iter().map(|account| (account, account.load(Ordering::Relaxed)));
+    words()
+        .find(|(_, word)| Account::unpack(*word).mark == mark)
+        .or_else(|| words().min_by_key(|(_, word)| Account::unpack(*word).used(now)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
 const BATCH: usize = 32;
-const BYTES: usize = 4096;
+const BYTES: usize = 4096 + 64;
 const CONTROL_BYTES: usize = 64;
 
 #[derive(Clone, Copy)]
