@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -70,7 +71,7 @@ struct Running {
     admin: SocketAddrV4,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     println!("seed {}, {} queries", cli.seed, cli.queries);
     let scratch = tempfile::tempdir()?;
@@ -79,7 +80,7 @@ fn main() -> anyhow::Result<()> {
         With::Unbound => through_resolver(&cli, scratch.path())?,
     };
     println!("{}", if good { "ok" } else { "differs" });
-    std::process::exit(i32::from(!good));
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn start(kind: Kind, world: &World, scratch: &Path, programs: &Path) -> anyhow::Result<Running> {

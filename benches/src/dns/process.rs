@@ -46,15 +46,23 @@ impl Server {
     /// Starts `program` on `core` in a process group of its own, with its output in `log`.
     pub fn start(name: &str, core: usize, program: &[String], log: &Path) -> anyhow::Result<Self> {
         let output = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
-        let child = Command::new("taskset")
+        let mut command = Command::new("taskset");
+        command
             .args(["-c", &core.to_string()])
             .args(program)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
-            .process_group(0)
-            .spawn()
-            .context("cannot run taskset")?;
+            .process_group(0);
+        // SAFETY: prctl only asks the kernel to end the server when the thread that starts it, main, is gone: a signal
+        // to this process does not reach the server's group.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+                Ok(())
+            });
+        }
+        let child = command.spawn().context("cannot run taskset")?;
         let (name, log) = (name.to_owned(), log.to_owned());
         Ok(Self { child, name, log, ready_after: Duration::ZERO })
     }
