@@ -63,6 +63,13 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
         let served = served.load();
         let now = clock::now();
         let context = served.context(now);
+        if let Some(limiter) = &context.server.limiter {
+            for index in 0..incoming.received.len() {
+                if let Some((_, address)) = incoming.query(index) {
+                    limiter.touch(address.ip());
+                }
+            }
+        }
         for index in 0..incoming.received.len() {
             let Some((packet, address)) = incoming.query(index) else { continue };
             let Some(out) = outgoing.free() else { break };
