@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use benches::dns::cases::{Case, sources};
-use benches::dns::goals::{Growth, Measured, Reloads, Round, Row, rows};
+use benches::dns::goals::{Growth, Measured, Reloads, Round, Row, SAMPLES_A_SECOND, rows};
 use benches::dns::load::{Ask, Load, Seen, pin};
 use benches::dns::peers::{Kind, Place, find};
 use benches::dns::process::{Server, free_port};
@@ -422,9 +422,18 @@ fn growth(few: &Running, many: &Running, effort: &Effort) -> anyhow::Result<Vec<
                 *answers += round.answered as f64;
             }
         }
-        let [few, many, every] =
-            sums.map(|(seconds, answers)| seconds * 1e6 / f64::max(answers, 1.0));
-        all.push(Growth { case, few, many, all: every, few_names: NAMES, many_names: MANY_NAMES });
+        // Time that no sample met is counted as one.
+        let seconds = sums.map(|(seconds, _)| f64::max(seconds, 1.0 / SAMPLES_A_SECOND));
+        let each = |at: usize| seconds[at] * 1e6 / f64::max(sums[at].1, 1.0);
+        all.push(Growth {
+            case,
+            few: each(0),
+            seconds: [seconds[0], seconds[1]],
+            many: each(1),
+            all: each(2),
+            few_names: NAMES,
+            many_names: MANY_NAMES,
+        });
     }
     Ok(all)
 }
