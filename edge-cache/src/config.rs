@@ -177,7 +177,8 @@ impl Plan {
                         continue;
                     }
                 };
-                add_origin(spec, &route.origin, &mut origins);
+                let Some(origin) = &route.origin else { continue };
+                add_origin(spec, origin, &mut origins);
                 let policy = match &route.cache {
                     RouteCache::Off => None,
                     RouteCache::Policy(name) => {
@@ -186,7 +187,7 @@ impl Plan {
                 };
                 routes.push(Route {
                     pattern,
-                    origin: route.origin.clone(),
+                    origin: origin.clone(),
                     policy,
                     strip_prefix: route.strip_prefix.clone(),
                 });

@@ -54,14 +54,22 @@ const BOGUS: &[(&str, &str)] = &[
     ("origin", "[origin.a]\nbogus = 1"),
     ("origin.servers", "[origin.a]\nservers = [{ bogus = 1 }]"),
     ("origin.health", "[origin.a]\nhealth = { bogus = 1 }"),
+    ("origin.sigv4", "[origin.a]\nsigv4 = { bogus = 1 }"),
     ("origin.timeouts", "[origin.a]\ntimeouts = { bogus = 1 }"),
     ("cache", "[cache.a]\nbogus = 1"),
     ("cache.ttl", "[cache.a]\nttl = { bogus = 1 }"),
     ("cache.stale", "[cache.a]\nstale = { bogus = 1 }"),
+    ("cache.vary", "[cache.a]\nvary = { bogus = 1 }"),
     ("cache.key", "[cache.a]\nkey = { bogus = 1 }"),
     ("tier", "[tier.a]\nbogus = 1"),
     ("site", "[site.a]\nbogus = 1"),
     ("site.routes", "[site.a]\nroutes = [{ bogus = 1 }]"),
+    ("site.routes.redirect", "[site.a]\nroutes = [{ redirect = { bogus = 1 } }]"),
+    ("site.routes.request_headers", "[site.a]\nroutes = [{ request_headers = { bogus = 1 } }]"),
+    ("site.routes.response_headers", "[site.a]\nroutes = [{ response_headers = { bogus = 1 } }]"),
+    ("site.routes.cors", "[site.a]\nroutes = [{ cors = { bogus = 1 } }]"),
+    ("site.routes.access", "[site.a]\nroutes = [{ access = { bogus = 1 } }]"),
+    ("signing", "[signing.a]\nbogus = 1"),
     ("site.tls", "[site.a]\ntls = { bogus = 1 }"),
 ];
 
@@ -95,7 +103,7 @@ fn the_reference_has_every_key() {
     for (table, bogus) in BOGUS {
         for key in known_keys(bogus) {
             let here = text.lines().any(|line| {
-                let line = line.trim_start_matches("# ");
+                let line = line.trim_start_matches("# ").trim_start();
                 line.starts_with(&format!("[{key}"))
                     || line.starts_with(&format!("{key} ="))
                     || line.contains(&format!("{{ {key} ="))

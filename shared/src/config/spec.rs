@@ -47,6 +47,8 @@ pub struct Spec {
     pub cache: BTreeMap<String, CacheSpec>,
     /// Second tiers: which parents an edge asks.
     pub tier: BTreeMap<String, TierSpec>,
+    /// Keys of signed URLs and cookies.
+    pub signing: BTreeMap<String, SigningSpec>,
     /// Web sites: hosts and their routes.
     pub site: BTreeMap<String, SiteSpec>,
 }
@@ -239,6 +241,12 @@ pub struct EdgeSpec {
     pub disk: Option<DiskSpec>,
     /// Objects larger than this are not stored; default: an eighth of `memory`.
     pub max_object: Option<Size>,
+    /// Bodies are stored and fetched in aligned segments of this size: a power of two from 64 KiB to 8 MiB.
+    #[serde(default = "segment")]
+    pub segment: Size,
+    /// Networks whose `PURGE` requests are obeyed, on every listener.
+    #[serde(default)]
+    pub purge_from: Vec<String>,
     /// Its share where a policy's pick is `weighted`.
     #[serde(default = "one")]
     pub weight: u32,
@@ -322,6 +330,14 @@ impl Spec {
         }
         for origin in self.origin.values_mut() {
             optional(&mut origin.ca_file);
+            if let Some(sigv4) = &mut origin.sigv4 {
+                sigv4.credentials_file = dir.join(&sigv4.credentials_file);
+            }
+        }
+        for signing in self.signing.values_mut() {
+            for file in signing.keys.values_mut() {
+                *file = dir.join(&file);
+            }
         }
         for site in self.site.values_mut() {
             if let Some(tls) = &mut site.tls {
@@ -345,6 +361,9 @@ const fn tcp_idle() -> Dur {
 }
 const fn memory() -> Size {
     Size(256 << 20)
+}
+const fn segment() -> Size {
+    Size(256 << 10)
 }
 const fn max_connections() -> u32 {
     10_000

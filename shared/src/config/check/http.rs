@@ -185,7 +185,14 @@ impl Check<'_> {
     fn route(&mut self, site: &str, index: usize, route: &RouteSpec, before: &[RouteSpec]) {
         let spec = self.spec;
         let at = |key: &str| path!["site", site, "routes", index, key];
-        self.refer(at("origin"), "origin", &spec.origin, &route.origin);
+        match &route.origin {
+            Some(origin) => self.refer(at("origin"), "origin", &spec.origin, origin),
+            None if route.redirect.is_some() => {}
+            None => self.error(
+                path!["site", site, "routes", index],
+                "a route needs an `origin`, or a `redirect`",
+            ),
+        }
         match &route.cache {
             RouteCache::Off => {}
             RouteCache::Policy(policy) if policy == "default" => {}

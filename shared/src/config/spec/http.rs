@@ -21,6 +21,16 @@ pub struct OriginSpec {
     pub host: Option<String>,
     /// https: authorities that its certificate is verified against, PEM. Default: the public ones.
     pub ca_file: Option<PathBuf>,
+    /// https: the name sent as SNI, which the certificate must be for. Default: `host`, else the server's own name.
+    pub sni: Option<String>,
+    /// https: whether the certificate is verified.
+    #[serde(default = "yes")]
+    pub verify: bool,
+    /// Which version of HTTP is spoken to it.
+    #[serde(default)]
+    pub protocol: OriginProtocol,
+    /// Requests are signed (AWS Signature Version 4), for S3-compatible buckets.
+    pub sigv4: Option<SigV4Spec>,
     /// Active check. None: servers count as up until requests to them fail.
     pub health: Option<OriginHealthSpec>,
     /// How long each step of a request may take.
@@ -34,6 +44,32 @@ pub struct OriginSpec {
     /// Statuses that make the node ask `failover`.
     #[serde(default = "failover_on")]
     pub failover_on: Vec<u16>,
+}
+
+/// Which version of HTTP is spoken to an origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OriginProtocol {
+    /// https: HTTP/2 where the server offers it, else HTTP/1.1. http: HTTP/1.1.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, also without TLS (prior knowledge, RFC 9113 §3.3).
+    Http2,
+}
+
+/// `sigv4` of an origin.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigV4Spec {
+    /// The bucket's region.
+    pub region: String,
+    /// The service.
+    #[serde(default = "s3")]
+    pub service: String,
+    /// A file of two lines, access key id and secret access key; a third one: session token. Read again by a reload.
+    pub credentials_file: PathBuf,
 }
 
 /// One of an origin's `servers`.
@@ -120,6 +156,23 @@ pub struct CacheSpec {
     pub key: KeySpec,
     /// How close to the letter of RFC 9111.
     pub profile: Profile,
+    /// Targeted fields (RFC 9213), the first one that is there and valid replaces Cache-Control and Expires.
+    pub targeted: Vec<String>,
+    /// Whether `Surrogate-Control` counts where no targeted field does.
+    pub surrogate_control: bool,
+    /// Whether a response with Last-Modified and without a lifetime gets a tenth of its age (RFC 9111 §4.2.2) instead of
+    /// `ttl.default`.
+    pub heuristic: bool,
+    /// Variants of one URL.
+    pub vary: VarySpec,
+    /// Whether the response field No-Vary-Search counts.
+    pub no_vary_search: bool,
+    /// Response fields with an object's tags, for purges by tag.
+    pub tags: Vec<String>,
+    /// What is fetched for a range that is not stored.
+    pub ranges: Ranges,
+    /// Encodings that are made of objects that the origin sends unencoded: `zstd`, `br`, `gzip`, the best first.
+    pub compress: Vec<String>,
 }
 
 impl Default for CacheSpec {
@@ -130,8 +183,44 @@ impl Default for CacheSpec {
             stale: StaleSpec::default(),
             key: KeySpec::default(),
             profile: Profile::Safe,
+            targeted: vec!["CDN-Cache-Control".to_owned()],
+            surrogate_control: false,
+            heuristic: false,
+            vary: VarySpec::default(),
+            no_vary_search: false,
+            tags: ["Cache-Tag", "Surrogate-Key", "Cache-Groups"].map(str::to_owned).to_vec(),
+            ranges: Ranges::Segments,
+            compress: Vec::new(),
         }
     }
+}
+
+/// `vary` of a cache policy.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VarySpec {
+    /// Variants of one URL at most; the oldest makes room.
+    pub max: u32,
+    /// Languages that there are, the best first: Accept-Language counts as the one of these that it prefers. Empty: it
+    /// counts by the letter.
+    pub languages: Vec<String>,
+}
+
+impl Default for VarySpec {
+    fn default() -> Self {
+        Self { max: 32, languages: Vec::new() }
+    }
+}
+
+/// What is fetched for a range that is not stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ranges {
+    /// The aligned segments that hold it.
+    #[default]
+    Segments,
+    /// The whole object.
+    Whole,
 }
 
 /// `ttl` of a cache policy.
@@ -144,11 +233,14 @@ pub struct CacheTtlSpec {
     pub min: Dur,
     /// What the origin gives is lowered to this.
     pub max: Dur,
+    /// Lifetimes are shortened by a share of up to this, 0 to 0.5, drawn by key and node, so that what was fetched together
+    /// does not expire together.
+    pub jitter: f64,
 }
 
 impl Default for CacheTtlSpec {
     fn default() -> Self {
-        Self { default: Dur::secs(600), min: Dur::ZERO, max: Dur::secs(30 * 86_400) }
+        Self { default: Dur::secs(600), min: Dur::ZERO, max: Dur::secs(30 * 86_400), jitter: 0.0 }
     }
 }
 
@@ -273,6 +365,9 @@ pub struct SiteSpec {
     pub routes: Vec<RouteSpec>,
     /// The certificate. None: a self-signed one, made at start.
     pub tls: Option<TlsSpec>,
+    /// Whether responses tell in Server-Timing what the node did and how long that took.
+    #[serde(default)]
+    pub server_timing: bool,
 }
 
 /// One of a site's `routes`.
@@ -281,13 +376,103 @@ pub struct SiteSpec {
 pub struct RouteSpec {
     /// A path; `*` at the end matches any rest.
     pub path: String,
-    /// The origin asked.
-    pub origin: String,
+    /// The origin asked. None: only where there is a `redirect`.
+    pub origin: Option<String>,
     /// A cache policy, or `"off"`.
     #[serde(default)]
     pub cache: RouteCache,
     /// Taken off the path before the origin is asked.
     pub strip_prefix: Option<String>,
+    /// The path for the origin: `{path}` is the request's, `{rest}` what the `*` of `path` stands for. Not beside
+    /// `strip_prefix`.
+    pub rewrite: Option<String>,
+    /// Methods that are served; others get 405. Default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.
+    pub methods: Option<Vec<String>>,
+    /// Answered with a redirect.
+    pub redirect: Option<RedirectSpec>,
+    /// Fields of requests to the origin.
+    #[serde(default)]
+    pub request_headers: FieldsSpec,
+    /// Fields of responses to clients.
+    #[serde(default)]
+    pub response_headers: FieldsSpec,
+    /// Cross-origin requests that browsers may make. None: the origin has to say.
+    pub cors: Option<CorsSpec>,
+    /// Who is served.
+    #[serde(default)]
+    pub access: AccessSpec,
+    /// URLs and cookies must be signed with the keys of this `[signing.NAME]`.
+    pub signed: Option<String>,
+    /// Protocols that a connection may be upgraded to, such as `websocket`.
+    #[serde(default)]
+    pub upgrade: Vec<String>,
+}
+
+/// `redirect` of a route.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedirectSpec {
+    /// Where to: `{scheme}`, `{host}`, `{path}`, `{rest}` and `{query}` (with its `?`, or nothing) stand for the request's.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    #[serde(default = "permanent")]
+    pub status: u16,
+}
+
+/// `request_headers` and `response_headers` of a route.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FieldsSpec {
+    /// Fields that get this value, whatever they had.
+    pub set: BTreeMap<String, String>,
+    /// Fields that are taken off.
+    pub remove: Vec<String>,
+}
+
+/// `cors` of a route.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsSpec {
+    /// Origins that may read responses: `https://app.example.com`, `https://*.example.com`, or `*` for all.
+    pub origins: Vec<String>,
+    /// Methods that they may use.
+    #[serde(default = "cors_methods")]
+    pub methods: Vec<String>,
+    /// Request fields that they may send beyond the simple ones; `*` for all.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// Response fields that they may read beyond the simple ones.
+    #[serde(default)]
+    pub expose: Vec<String>,
+    /// Whether they may send cookies. Not with `origins = ["*"]`.
+    #[serde(default)]
+    pub credentials: bool,
+    /// How long browsers may keep the answer to a preflight.
+    #[serde(default = "cors_max_age")]
+    pub max_age: Dur,
+}
+
+/// `access` of a route: one that no rule denies is served, if there are no `allow` rules or one of them allows it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessSpec {
+    /// Networks that are served.
+    pub allow: Vec<String>,
+    /// Networks that are not.
+    pub deny: Vec<String>,
+    /// Countries (ISO 3166-1 alpha-2) that are served, by the databases of `[geo]`.
+    pub allow_countries: Vec<String>,
+    /// Countries that are not.
+    pub deny_countries: Vec<String>,
+}
+
+/// `[signing.NAME]`: keys of signed URLs and cookies.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningSpec {
+    /// Name of a key to a file with its secret, at least 32 characters. All are taken; to change keys, add the new one, sign
+    /// with it, take the old one out when its last signature has expired. Read again by a reload.
+    pub keys: BTreeMap<String, PathBuf>,
 }
 
 /// `tls` of a site or a nameserver.
@@ -307,6 +492,21 @@ impl TlsSpec {
     }
 }
 
+const fn yes() -> bool {
+    true
+}
+fn s3() -> String {
+    "s3".to_owned()
+}
+const fn permanent() -> u16 {
+    308
+}
+fn cors_methods() -> Vec<String> {
+    vec!["GET".to_owned(), "HEAD".to_owned()]
+}
+const fn cors_max_age() -> Dur {
+    Dur::secs(600)
+}
 const fn origin_connections() -> u32 {
     128
 }
