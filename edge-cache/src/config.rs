@@ -15,7 +15,7 @@ use shared::config::{
 
 use crate::key::{KeyRules, NamePattern, QueryMode};
 use crate::route::{Hosts, PathPattern};
-use crate::semantics::policy::{StaleRules, Ttl};
+use crate::semantics::policy::{StaleRules, Ttl, VaryRules};
 use crate::semantics::{Policy, Profile};
 
 /// A node's configuration.
@@ -54,6 +54,8 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// Its certificate; none: a self-signed one.
     pub tls: Option<TlsSpec>,
+    /// Whether responses carry Server-Timing.
+    pub server_timing: bool,
 }
 
 /// One route.
@@ -221,6 +223,7 @@ impl Plan {
                 tier,
                 routes,
                 tls: site.tls.clone(),
+                server_timing: site.server_timing,
             });
         }
         if edge.http.is_empty() && edge.https.is_empty() {
@@ -324,13 +327,10 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
         })?;
         negative_ttl.push((code, ttl.get()));
     }
-    let mut headers = Vec::new();
-    for name in &cache.key.headers {
-        let name = name
-            .parse::<HeaderName>()
-            .map_err(|_| format!("`{name}` in `key.headers` is not a field name"))?;
-        headers.push(name);
-    }
+    let names = |key: &str, names: &[String]| -> Result<Vec<HeaderName>, String> {
+        let wrong = |name| format!("`{name}` in `{key}` is not a field name");
+        names.iter().map(|name| name.parse().map_err(|_| wrong(name))).collect()
+    };
     let patterns =
         |names: &[String]| names.iter().map(|name| NamePattern::new(name)).collect::<Vec<_>>();
     let after_wait = cache.stale.after_wait.get();
@@ -339,6 +339,7 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
             default: cache.ttl.default.get(),
             min: cache.ttl.min.get(),
             max: cache.ttl.max.get(),
+            jitter: cache.ttl.jitter,
         },
         negative_ttl,
         stale: StaleRules {
@@ -356,14 +357,21 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
             allow: patterns(&cache.key.keep),
             drop: patterns(&cache.key.drop),
             sort: cache.key.sort,
-            headers,
+            headers: names("key.headers", &cache.key.headers)?,
             cookies: cache.key.cookies.clone(),
         },
         profile: match cache.profile {
             shared::config::Profile::Safe => Profile::Safe,
             shared::config::Profile::Rfc => Profile::Rfc,
         },
-        ..Policy::default()
+        targeted: names("targeted", &cache.targeted)?,
+        surrogate_control: cache.surrogate_control,
+        heuristic: cache.heuristic,
+        vary: VaryRules {
+            max: usize::try_from(cache.vary.max).unwrap_or(usize::MAX),
+            languages: cache.vary.languages.clone(),
+        },
+        no_vary_search: cache.no_vary_search,
     })
 }
 

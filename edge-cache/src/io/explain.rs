@@ -11,7 +11,7 @@ use super::serve::stored;
 use crate::admit::{self, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, bypass, decide};
-use crate::semantics::Reason;
+use crate::semantics::{Reason, language};
 use crate::store::Object;
 
 /// What would be done with a GET for a URL now, without doing it: for `explain`.
@@ -67,6 +67,8 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
     let no_route = Reject { status: StatusCode::NOT_FOUND, reason: Reason::NoRoute, close: false };
     let route = site.routes.find(&admitted.path).ok_or(no_route)?;
     let policy = route.value.policy.as_deref();
+    let languages = policy.map_or(&[][..], |policy| &policy.vary.languages);
+    let headers = language::replaced(&headers, languages).unwrap_or_else(|| headers.clone());
     let rules = policy.map(|policy| policy.key.clone()).unwrap_or_default();
     let query = normalise_query(admitted.query, &rules);
     let key = CacheKey::new(

@@ -372,11 +372,12 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> 
     );
     match updated {
         Updated::Head(head) => {
-            let mut new = object.with_head(*head);
+            let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
+            let mut new = object.with_head(head);
             // A 304 may say that another variant than the one selected answers this request, too.
             new.variant = new.head.vary.variant(&job.client)?;
             let new = Arc::new(new);
-            keep(node, &new, fill);
+            keep(node, job, &new, fill);
             Some(Validated { shared: new.head.may_be_shared(), object: new })
         }
         Updated::UseOnce(head, _) => {
@@ -388,11 +389,11 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> 
 }
 
 /// Stores what a fill has brought, unless its key has been invalidated meanwhile. `false`: it is too large.
-fn keep(node: &Node, object: &Arc<Object>, fill: &FillShared) -> bool {
+fn keep(node: &Node, job: &Job, object: &Arc<Object>, fill: &FillShared) -> bool {
     if fill.is_outdated() {
         return true;
     }
-    let stored = node.store.put(Arc::clone(object));
+    let stored = node.store.put(Arc::clone(object), job.policy.vary.max);
     // Looked at once more: an invalidation marks the fills first and clears the store then, so that whichever of
     // the two comes last removes it.
     if fill.is_outdated() {
@@ -422,7 +423,10 @@ async fn receive(
         response_time: fetched.response_time,
     };
     let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
-    let mut stored = match StoredHead::new(&exchange, &job.policy) {
+    let head = StoredHead::new(&exchange, &job.policy);
+    let jittered =
+        |head: StoredHead| head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
+    let mut stored = match head.map(jittered) {
         Ok(_) if status == StatusCode::PARTIAL_CONTENT => Err(Reason::UnaskedPart),
         Ok(_) if too_large => Err(Reason::TooLarge),
         Ok(_) if job.fallback && is_origin_error(status) => Err(Reason::StaleIfError),
@@ -520,7 +524,7 @@ async fn receive(
     writer.finish(&last, |pieces| {
         if let (Some(pieces), Some(head)) = (pieces, stored) {
             let object = Arc::new(Object::new(job.key.clone(), variant, head, pieces));
-            if !keep(node, &object, &fill) {
+            if !keep(node, job, &object, &fill) {
                 node.store.mark_uncacheable(&job.key);
             }
         }

@@ -92,6 +92,8 @@ pub struct SiteState {
     pub tier: Option<Arc<Tier>>,
     /// Its counters.
     pub counters: SiteCounters,
+    /// Whether responses carry Server-Timing.
+    pub server_timing: bool,
 }
 
 /// Where a route leads.
@@ -371,6 +373,7 @@ impl Snapshot {
                 routes: Routes::new(routes),
                 tier,
                 counters: telemetry.site(&site.name),
+                server_timing: site.server_timing,
             });
             for host in &site.hosts {
                 sites.insert(host, Arc::clone(&state))?;

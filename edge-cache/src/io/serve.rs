@@ -26,7 +26,7 @@ use crate::route::Route;
 use crate::semantics::headers::{
     append_cdn_loop, append_via, cdn_loop_count, for_origin, without_credentials,
 };
-use crate::semantics::{Policy, Reason};
+use crate::semantics::{Policy, Reason, language};
 use crate::store::{Found, Object};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -94,7 +94,13 @@ pub async fn handle(
     Ok(match admitted {
         Ok(admitted) if admitted.path == HEALTH => health(node, exchange, &parts.method),
         Ok(admitted) => match route(&connection, &snapshot, &parts, admitted, exchange) {
-            Ok((context, exchange)) => context.respond(exchange, body).await,
+            Ok((mut context, exchange)) => {
+                let replaced = context.in_one_language();
+                if let Some(parts) = &replaced {
+                    context.request = parts;
+                }
+                context.respond(exchange, body).await
+            }
             Err(response) => *response,
         },
         Err(reject) => {
@@ -199,6 +205,18 @@ impl Context<'_> {
 
     pub(super) fn asked(&self) -> Asked<'_> {
         Asked { method: &self.request.method, headers: &self.request.headers }
+    }
+
+    /// The request with one language in place of Accept-Language, where the policy says which languages there are.
+    fn in_one_language(&self) -> Option<http::request::Parts> {
+        let policy = self.route.value.policy.as_deref()?;
+        if policy.vary.languages.is_empty() || bypass(&self.view(), Some(policy)).is_some() {
+            return None;
+        }
+        let headers = language::replaced(&self.request.headers, &policy.vary.languages)?;
+        let mut parts = self.request.clone();
+        parts.headers = headers;
+        Some(parts)
     }
 
     async fn respond(&self, exchange: Box<Exchange>, body: Incoming) -> Response<ResponseBody> {

@@ -7,6 +7,8 @@ use shared::time::UnixMillis;
 
 use super::freshness::{Exchange, Lifetimes};
 use super::vary::Vary;
+use crate::tier::name_hash;
+
 use super::{Policy, Reason, headers};
 
 /// The head of a stored response.
@@ -52,6 +54,19 @@ impl StoredHead {
             response_time,
             lifetimes,
         })
+    }
+
+    /// With a lifetime shortened by up to the share `jitter`, so that what was fetched together does not expire together.
+    /// How much is drawn by key and node, not by chance: the same on every fetch, another on every node.
+    #[must_use]
+    pub fn jittered(mut self, jitter: f64, key: u128, node: &str) -> Self {
+        if jitter > 0.0 {
+            let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&key.to_le_bytes(), name_hash(node));
+            // 53 bits are what a double holds exactly: from 0 up to, never reaching, 1.
+            let unit = (draw >> 11) as f64 / (1u64 << 53) as f64;
+            self.lifetimes.fresh = self.lifetimes.fresh.mul_f64(1.0 - jitter.min(0.5) * unit);
+        }
+        self
     }
 
     /// RFC 9111 §4.2.3: current_age.
@@ -122,6 +137,23 @@ mod tests {
         }
         assert_eq!(head.current_age(UnixMillis(0)).as_millis(), 10_500);
         assert!(head.remaining_millis(UnixMillis(u64::MAX)) < 0);
+    }
+
+    #[test]
+    fn jitter_spreads_the_ends_of_lifetimes() {
+        let head = head(&[("cache-control", "max-age=1000")]).unwrap();
+        let left = |jitter, key, node| {
+            head.clone().jittered(jitter, key, node).remaining_millis(NOW).clamp(0, 1_000_000)
+        };
+        assert_eq!(left(0.0, 7, "e1"), 999_500);
+        let drawn: Vec<_> = (0..1000u128)
+            .map(|key| left(0.2, xxhash_rust::xxh3::xxh3_128(&key.to_le_bytes()), "e1"))
+            .collect();
+        assert!(drawn.iter().all(|left| (799_500..=999_500).contains(left)));
+        let mean = drawn.iter().sum::<i64>() / 1000;
+        assert!((890_000..910_000).contains(&mean), "{mean}");
+        assert_eq!(left(0.2, 7, "e1"), left(0.2, 7, "e1"));
+        assert_ne!(left(0.2, 7, "e1"), left(0.2, 7, "e2"));
     }
 
     /// Pitfall 27: what was stale or to be checked when it came is not for those who waited.

@@ -6,7 +6,7 @@
 //! * [`cache_control`], [`structured`], [`date`]: parsers.
 //! * [`freshness`]: may this response be stored, and how long is it fresh.
 //! * [`head`]: a stored response without its body.
-//! * [`vary`]: which stored variant a request selects.
+//! * [`vary`], [`language`]: which stored variant a request selects.
 //! * [`conditional`], [`update`]: preconditions and revalidation, and what a 304 makes of what is stored.
 //! * [`invalidation`]: what an unsafe request makes invalid.
 //! * [`range`]: byte ranges.
@@ -21,6 +21,7 @@ pub mod freshness;
 pub mod head;
 pub mod headers;
 pub mod invalidation;
+pub mod language;
 pub mod marks;
 pub mod policy;
 pub mod range;

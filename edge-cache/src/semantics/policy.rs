@@ -21,7 +21,7 @@ pub enum Profile {
 }
 
 /// Bounds on how long a response is fresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ttl {
     /// Used when the origin says nothing and the status may be cached without being told so.
     pub default: Duration,
@@ -29,6 +29,17 @@ pub struct Ttl {
     pub min: Duration,
     /// Lowers what the origin says.
     pub max: Duration,
+    /// The share, 0 to 0.5, by which [`super::StoredHead::jittered`] shortens a lifetime at most.
+    pub jitter: f64,
+}
+
+/// What is made of Vary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaryRules {
+    /// Variants of one key at most.
+    pub max: usize,
+    /// Languages that there are, the best first: see [`super::language`]. Empty: Accept-Language counts by the letter.
+    pub languages: Vec<String>,
 }
 
 /// When a response past its lifetime may still be used. The origin's own `stale-while-revalidate` and `stale-if-error`
@@ -66,6 +77,10 @@ pub struct Policy {
     /// Whether a response with Last-Modified and no lifetime gets a tenth of its age instead of `ttl.default`
     /// (RFC 9111 §4.2.2).
     pub heuristic: bool,
+    /// Vary.
+    pub vary: VaryRules,
+    /// Whether No-Vary-Search is read.
+    pub no_vary_search: bool,
 }
 
 impl Default for Policy {
@@ -75,6 +90,7 @@ impl Default for Policy {
                 default: Duration::from_secs(600),
                 min: Duration::ZERO,
                 max: Duration::from_secs(30 * 86_400),
+                jitter: 0.0,
             },
             negative_ttl: vec![(StatusCode::NOT_FOUND, Duration::from_secs(10))],
             stale: StaleRules {
@@ -88,6 +104,8 @@ impl Default for Policy {
             targeted: vec![HeaderName::from_static("cdn-cache-control")],
             surrogate_control: false,
             heuristic: false,
+            vary: VaryRules { max: 32, languages: Vec::new() },
+            no_vary_search: false,
         }
     }
 }

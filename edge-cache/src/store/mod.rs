@@ -18,8 +18,6 @@ use crate::semantics::vary::{VariantKey, Vary, VaryLists};
 pub use memory::Memory;
 pub use object::{Object, ObjectKey};
 
-/// Variants of one key: beyond it the oldest goes, so that a field with many values cannot fill the store.
-pub const MAX_VARIANTS: usize = 32;
 /// Keys remembered as uncacheable.
 const MAX_MARKERS: u64 = 100_000;
 /// For how long a key is remembered as uncacheable.
@@ -122,7 +120,9 @@ impl Store {
     }
 
     /// Stores an object in the place of the one that it replaces. `false`: it is too large.
-    pub fn put(&self, object: Arc<Object>) -> bool {
+    ///
+    /// Its key keeps `max_variants`: beyond it the oldest goes, so that a field with many values cannot fill the store.
+    pub fn put(&self, object: Arc<Object>, max_variants: usize) -> bool {
         let key = object.key.clone();
         let (variant, vary) = (object.variant, object.head.vary.clone());
         if !self.memory.insert(object) {
@@ -140,7 +140,7 @@ impl Store {
             record.lists.note(&vary);
             record.stored.retain(|stored| *stored != variant);
             record.stored.push(variant);
-            let surplus = record.stored.len().saturating_sub(MAX_VARIANTS);
+            let surplus = record.stored.len().saturating_sub(max_variants.max(1));
             gone = record.stored.drain(..surplus).collect();
         });
         for variant in gone {
@@ -221,14 +221,14 @@ mod tests {
         store.note_vary(&english.key, &english.head.vary);
         assert_eq!(store.expected_variant(&english.key, &en), english.variant);
         assert_ne!(store.expected_variant(&english.key, &de), english.variant);
-        assert!(store.put(Arc::clone(&english)));
+        assert!(store.put(Arc::clone(&english), 32));
         assert_eq!(found(store.lookup(&english.key, &en)).unwrap(), b"hello");
         match store.lookup(&english.key, &de) {
             Found::OtherVariants(others) => assert_eq!(others.len(), 1),
             other => panic!("{other:?}"),
         }
         let german = object("/a", &vary, &de, b"hallo");
-        assert!(store.put(Arc::clone(&german)));
+        assert!(store.put(Arc::clone(&german), 32));
         assert_eq!(found(store.lookup(&german.key, &de)).unwrap(), b"hallo");
         assert_eq!(found(store.lookup(&german.key, &en)).unwrap(), b"hello");
         assert_eq!(store.all(&german.key).len(), 2);
@@ -242,10 +242,12 @@ mod tests {
         let none = HeaderMap::new();
         let plain = object("/a", &none, &none, b"plain");
         let vary = headers(&[("vary", "accept-language")]);
-        assert!(store.put(Arc::clone(&plain)));
-        assert!(store.put(object("/a", &vary, &headers(&[("accept-language", "en")]), b"hello")));
+        assert!(store.put(Arc::clone(&plain), 32));
+        assert!(
+            store.put(object("/a", &vary, &headers(&[("accept-language", "en")]), b"hello"), 32)
+        );
         assert!(found(store.lookup(&plain.key, &none)).is_none(), "the plain one was replaced");
-        assert!(store.put(Arc::clone(&plain)));
+        assert!(store.put(Arc::clone(&plain), 32));
         assert_eq!(
             found(store.lookup(&plain.key, &headers(&[("accept-language", "en")]))).unwrap(),
             b"plain"
@@ -256,12 +258,12 @@ mod tests {
     fn variants_of_a_key_are_bounded() {
         let store = Store::new(1 << 22, 1 << 17);
         let vary = headers(&[("vary", "x-any")]);
-        for n in 0..3 * MAX_VARIANTS {
+        for n in 0..30 {
             let mut request = HeaderMap::new();
             request.insert("x-any", http::HeaderValue::from(n));
             let variant = object("/a", &vary, &request, b"v");
-            assert!(store.put(Arc::clone(&variant)));
-            assert!(store.all(&variant.key).len() <= MAX_VARIANTS);
+            assert!(store.put(Arc::clone(&variant), 8));
+            assert!(store.all(&variant.key).len() <= 8);
         }
     }
 
@@ -272,7 +274,7 @@ mod tests {
         let plain = object("/a", &none, &none, b"plain");
         store.mark_uncacheable(&plain.key);
         assert!(matches!(store.lookup(&plain.key, &none), Found::Uncacheable));
-        assert!(store.put(Arc::clone(&plain)));
+        assert!(store.put(Arc::clone(&plain), 32));
         store.remove(&plain);
         assert!(matches!(store.lookup(&plain.key, &none), Found::Nothing));
     }

@@ -105,7 +105,7 @@ fn an_unknown_key_has_its_place_and_the_nearest_key() {
         "{shown}"
     );
     assert!(shown.contains("34 | ttl = { defalt = \"1m\" }\n   |         ^^^^^^\n"), "{shown}");
-    assert!(shown.contains("= known keys: default, max, min"), "{shown}");
+    assert!(shown.contains("= known keys: default, jitter, max, min"), "{shown}");
 }
 
 #[test]
@@ -238,6 +238,34 @@ fn values_must_be_in_bounds() {
             "[cache.assets]\nnegative_ttl = { \"200\" = \"1m\" }",
             "`200` is not a status",
         ),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nttl = { jitter = 0.6 }",
+            "jitter must be between 0 and 0.5",
+        ),
+        (
+            "[cache.assets]",
+            "[cache.assets]\ntargeted = [\"A-Cache-Control\", \"a-cache-control\"]",
+            "is listed twice",
+        ),
+        ("[cache.assets]", "[cache.assets]\ntargeted = [\"a b\"]", "`a b` is not a field name"),
+        ("[cache.assets]", "[cache.assets]\ntargeted = [\"expires\"]", "it counts anyway"),
+        (
+            "[cache.assets]",
+            "[cache.assets]\ntargeted = [\"Surrogate-Control\"]",
+            "write surrogate_control = true",
+        ),
+        ("[cache.assets]", "[cache.assets]\nvary = { max = 0 }", "max must be between 1 and 4096"),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nvary = { languages = [\"en\", \"EN\"] }",
+            "`EN` is listed twice",
+        ),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nvary = { languages = [\"english!\"] }",
+            "`english!` is not a language",
+        ),
         ("[zone.\"cdn.test\"]", "[zone.\"cdn..test\"]", "is not a domain name"),
         ("[datacenter.fra]", "[datacenter.\"f ra\"]", "`f ra` cannot be a name"),
     ] {
@@ -309,6 +337,27 @@ fn risky_settings_are_warned_of() {
             "[edge.icn-1]",
             "[edge.icn-1]\ndisk = { path = \"var\", size = \"1GiB\" }",
             "in memory only",
+        ),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nttl = { min = \"5m\" }",
+            "that say max-age=0 are served this long",
+        ),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nprofile = \"rfc\"\nstale = { while_revalidate = \"5m\" }",
+            "only the origin can allow it",
+        ),
+        ("[cache.assets]", "[cache.assets]\nvary = { max = 1000 }", "can fill the store"),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nkey = { headers = [\"Cookie\"] }",
+            "hardly anything is shared",
+        ),
+        (
+            "[cache.assets]",
+            "[cache.assets]\nno_vary_search = true\nkey = { query = \"none\" }",
+            "the query is not in the key anyway",
         ),
         (
             "[nameserver.ns1]",

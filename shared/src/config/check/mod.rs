@@ -7,6 +7,7 @@ macro_rules! path {
     ($($step:expr),* $(,)?) => { vec![$(Step::from($step)),*] };
 }
 
+mod caching;
 mod dns;
 mod http;
 mod nodes;
@@ -58,6 +59,7 @@ pub(super) fn check(spec: &Spec, written: &dyn Fn(&str, Option<&str>) -> bool) -
     }
     for (name, policy) in &spec.cache {
         check.cache(name, policy);
+        check.caching(name, policy);
     }
     for (name, tier) in &spec.tier {
         check.tier(name, tier);
