@@ -158,6 +158,11 @@ impl CacheKey {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// The URL in it, without the headers and cookies: what a purge of a URL names.
+    pub fn url(&self) -> &str {
+        self.text.split(' ').next().unwrap_or_default()
+    }
 }
 
 /// Printable ASCII but space and `%` as it is, the rest as `%XX`.

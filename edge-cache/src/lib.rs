@@ -3,7 +3,8 @@
 //! What is to be done is decided by plain functions over values: [`admit`] (which requests are taken in), [`route`],
 //! [`key`] and [`url`] (what two requests have in common), [`lookup`] (answer, revalidate, fetch or pass), [`tier`] and
 //! [`origin`] (whom to ask), all by the rules in [`semantics`]. [`store`] keeps what may be kept, [`fill`] shares one fetch
-//! among all who wait for it, [`framing`] finds requests in a client's bytes, [`config`] is one node's configuration.
+//! among all who wait for it, [`purge`] says what of both is too old, [`framing`] finds requests in a client's bytes,
+//! [`config`] is one node's configuration.
 //! [`io`] does it, [`cmd`] is the command line.
 
 pub mod admit;
@@ -16,6 +17,7 @@ pub mod key;
 pub mod lookup;
 pub mod meter;
 pub mod origin;
+pub mod purge;
 pub mod route;
 pub mod semantics;
 pub mod store;

@@ -75,6 +75,32 @@ pub fn parse_dictionary(input: &[u8]) -> Option<Dictionary> {
     if members.is_empty() { None } else { Some(members) }
 }
 
+/// The strings of a list in a field, its lines joined; none of them when anything in it breaks the syntax or is no string
+/// (RFC 9875 §2: Cache-Groups). Parameters are passed over.
+pub fn string_list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
+    parse_string_list(&lines.join(&b", "[..])).unwrap_or_default()
+}
+
+/// RFC 9651 §4.2.1, of strings alone.
+pub fn parse_string_list(input: &[u8]) -> Option<Vec<String>> {
+    let mut parser = Parser { rest: input };
+    parser.skip(|b| b == b' ');
+    let mut members = Vec::new();
+    loop {
+        let Item::String(text) = parser.item()? else { return None };
+        members.push(text);
+        parser.skip(|b| b == b' ' || b == b'\t');
+        if parser.rest.is_empty() {
+            return Some(members);
+        }
+        if !parser.take(b',') {
+            return None;
+        }
+        parser.skip(|b| b == b' ' || b == b'\t');
+    }
+}
+
 struct Parser<'a> {
     rest: &'a [u8],
 }
@@ -322,6 +348,25 @@ mod tests {
             ("\ta=1", None),
         ] {
             assert_eq!(parse_dictionary(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn rfc9651_4_2_1_lists_of_strings() {
+        for (text, expected) in [
+            ("\"a\"", Some(&["a"][..])),
+            (" \"a\";x=1 ,\t\"b \\\"c\"  ", Some(&["a", "b \"c"])),
+            ("\"\"", Some(&[""])),
+            ("", None),
+            ("a", None),
+            ("\"a\",", None),
+            ("\"a\" \"b\"", None),
+            ("\"a\", 1", None),
+            ("(\"a\")", None),
+            ("\"a", None),
+        ] {
+            let expected = expected.map(|list| list.iter().map(|s| (*s).to_owned()).collect());
+            assert_eq!(parse_string_list(text.as_bytes()), expected, "{text}");
         }
     }
 
