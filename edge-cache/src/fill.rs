@@ -2,8 +2,9 @@
 //!
 //! A [`Fill`] belongs to the task that fetches (through its [`Writer`]); clients, the first one too, are [`Reader`]s at
 //! any offset and pace, woken when something happens. No reader can end, slow or spoil a fetch that is being kept.
-//! Memory is bounded: a body is kept whole up to a limit; beyond it only a window stays, nobody joins any more, and a
-//! reader that falls out of the window is cut, so that a slow one does not hold up a fast one.
+//! Memory is bounded: a body that is stored as it arrives passes in a window, and a reader that is not within it reads
+//! from the store; one that is stored at its end is kept whole up to a limit. Beyond what is stored only a window stays,
+//! nobody joins any more, and a reader that falls out of it is cut, so that a slow one does not hold up a fast one.
 //! What is fetched from where, and what is stored, others decide.
 
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ pub struct Limits {
     pub keep: u64,
     /// Bytes that an unkept body may run ahead of its fastest reader.
     pub ahead: u64,
+    /// Bytes that stay here of a body that is stored as it arrives.
+    pub window: u64,
     /// Readers at once.
     pub readers: usize,
 }
@@ -46,7 +49,7 @@ pub enum Cut {
     /// The body ended short, or the fetch was given up.
     #[error("the body was cut short by the server it came from")]
     Short,
-    /// This reader fell behind a body too large to be kept.
+    /// This reader is behind what is kept here. What has been stored as it arrived can be read from the store.
     #[error("the client read too slowly for a body that is not stored")]
     Behind,
 }
@@ -76,8 +79,10 @@ struct State<H, P, E> {
     start: u64,
     received: u64,
     end: Option<Result<(), Cut>>,
-    /// Whether all bytes from the first one are and will be kept.
+    /// Whether all bytes from the first one are and will be kept, here or in the store.
     kept: bool,
+    /// What lies before this offset can be read from the store, too.
+    stored: u64,
     /// The response is for the reader alone that began the fetch, though it is kept.
     leader_only: bool,
     readers: HashMap<u64, ReaderState>,
@@ -126,6 +131,7 @@ impl<H, P, E: Clone> Fill<H, P, E> {
             received: 0,
             end: None,
             kept: true,
+            stored: 0,
             leader_only: false,
             readers: HashMap::from([(0, ReaderState { position: 0, waker: None })]),
             next_reader: 1,
@@ -176,6 +182,11 @@ impl<H, P, E> Fill<H, P, E> {
     pub fn held(&self) -> u64 {
         let state = self.lock();
         state.received - state.start
+    }
+
+    /// The offset of the first byte that this fill holds.
+    pub fn start(&self) -> u64 {
+        self.lock().start
     }
 
     /// A panic elsewhere leaves the state whole: every change below is complete before anything can panic.
@@ -271,11 +282,16 @@ impl<H, P, E> Writer<H, P, E> {
             }
             state.pieces.push_back(Piece { end: state.received, data: piece });
             state.kept &= state.received <= limits.keep;
-            if !state.kept {
-                state.trim(limits.keep);
-            }
+            state.trim(&limits);
             state.kept
         })
+    }
+
+    /// What lies before this offset has been stored: readers find it there.
+    pub fn stored_through(&self, offset: u64) {
+        let mut state = self.fill.lock();
+        state.stored = state.stored.max(offset);
+        state.trim(&self.fill.limits);
     }
 
     /// The body has grown past what may be kept, by a rule of others (memory of all fills together).
@@ -300,12 +316,14 @@ impl<H, P, E> Writer<H, P, E> {
         Poll::Pending
     }
 
-    /// The body ends well with `last`. `store` is given all its pieces, when all of them were kept, before any reader
-    /// can see the end: a client that asks again at once finds it stored.
+    /// The body ends well with `last`. `store` is given all its pieces, when all of them were kept here, before any
+    /// reader can see the end: a client that asks again at once finds it stored.
     pub fn finish(mut self, last: &[u8], store: impl FnOnce(Option<Vec<Bytes>>)) {
         let pieces = {
             let state = self.fill.lock();
-            let kept = state.kept && state.received + last.len() as u64 <= self.fill.limits.keep;
+            let kept = state.kept
+                && state.start == 0
+                && state.received + last.len() as u64 <= self.fill.limits.keep;
             kept.then(|| {
                 let pieces = state.pieces.iter().map(|piece| piece.data.clone());
                 let last = (!last.is_empty()).then(|| Bytes::copy_from_slice(last));
@@ -328,11 +346,16 @@ impl<H, P, E> Drop for Writer<H, P, E> {
 }
 
 impl<H, P, E> State<H, P, E> {
-    /// Forgets what every reader has, and what is further back than `window`.
-    fn trim(&mut self, window: u64) {
-        let slowest =
-            self.readers.values().map(|reader| reader.position).min().unwrap_or(self.received);
-        let from = slowest.max(self.received.saturating_sub(window));
+    /// Forgets what need not be here any more: of a body that is kept, what is stored and further back than the window;
+    /// of another, what every reader has, and what is further back than any may be.
+    fn trim(&mut self, limits: &Limits) {
+        let from = if self.kept {
+            self.stored.min(self.received.saturating_sub(limits.window))
+        } else {
+            let slowest =
+                self.readers.values().map(|reader| reader.position).min().unwrap_or(self.received);
+            slowest.max(self.received.saturating_sub(limits.keep))
+        };
         while self.pieces.front().is_some_and(|piece| piece.end <= from) {
             if let Some(piece) = self.pieces.pop_front() {
                 self.start = piece.end;
@@ -406,7 +429,7 @@ impl<H, P, E> Reader<H, P, E> {
             reader.position = piece.end;
             let mut writer = None;
             if !state.kept {
-                state.trim(self.fill.limits.keep);
+                state.trim(&self.fill.limits);
                 writer = state.writer.take();
             }
             (data, writer)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 type TestFill = Fill<&'static str, &'static str, &'static str>;
 
-const LIMITS: Limits = Limits { keep: 1000, ahead: 100, readers: 10_000 };
+const LIMITS: Limits = Limits { keep: 1000, ahead: 100, window: 300, readers: 10_000 };
 
 fn stored(writer: Writer<&'static str, &'static str, &'static str>) -> Option<Vec<u8>> {
     let mut stored = None;
@@ -121,7 +121,7 @@ fn a_body_that_ends_short_never_ends_well() {
 
 #[test]
 fn a_body_too_large_passes_in_a_window() {
-    let limits = Limits { keep: 50_000, ahead: 20_000, readers: 10 };
+    let limits = Limits { keep: 50_000, ahead: 20_000, window: 50_000, readers: 10 };
     let (writer, leader) = TestFill::begin(limits);
     let slow = writer.fill().join().unwrap();
     writer.share(Arc::new("head"), true);
@@ -242,4 +242,27 @@ fn a_response_for_the_leader_alone_is_kept_and_releases_the_others() {
     writer.push(b"body");
     assert_eq!(ready(&leader).unwrap().unwrap(), b"body");
     assert_eq!(stored(writer).unwrap(), b"body");
+}
+
+/// What is stored as it arrives need not stay: who is behind reads from the store, and others may still join.
+#[test]
+fn a_body_that_is_stored_as_it_arrives_passes_in_a_window() {
+    let limits = Limits { keep: 1 << 20, window: 40_000, ..LIMITS };
+    let (writer, leader) = TestFill::begin(limits);
+    writer.share(Arc::new("head"), true);
+    for n in 1..=30 {
+        assert!(writer.push(&[n; 20_000]));
+        assert_eq!(writer.poll_room(&idle()), Poll::Ready(true), "a slow reader holds up nobody");
+        writer.stored_through(u64::from(n) / 2 * 40_000);
+        assert!(writer.fill().held() <= 60_000, "{}", writer.fill().held());
+    }
+    assert_eq!(ready(&leader), Some(Err(Cut::Behind)));
+    let late = writer.fill().join().unwrap();
+    assert_eq!(ready(&late), Some(Err(Cut::Behind)));
+    late.seek(580_000);
+    assert_eq!(ready(&late).unwrap().unwrap(), [30; 20_000]);
+    writer.finish(b"", |pieces| assert!(pieces.is_none(), "they are in the store already"));
+    leader.seek(590_000);
+    assert_eq!(ready(&leader).unwrap().unwrap(), [30; 10_000]);
+    assert_eq!(ready(&leader), None);
 }

@@ -2,94 +2,59 @@
 //! connection or a reset stream, never into a clean end.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::fill_task::FillReader;
+use super::pull::Pull;
 use super::telemetry::Exchange;
 use super::upstream_body::{BodyError, UpstreamBody};
 use crate::fill::Cut;
 use crate::semantics::range::{ByteRange, Multipart};
-use crate::store::Object;
 
 /// Where the bytes come from.
 enum Source {
     Empty,
     Once(Bytes),
-    Object { object: Arc<Object>, cursor: Cursor },
+    Pull(Box<Pull>),
     Parts(Box<Parts>),
-    Fill(FillReader),
     Upstream(Box<UpstreamBody>),
-}
-
-/// A place in a stored body, and how much is to be read from there.
-struct Cursor {
-    piece: usize,
-    skip: usize,
-    left: u64,
-}
-
-impl Cursor {
-    fn new(object: &Object, range: Option<ByteRange>) -> Self {
-        let (start, left) = match range {
-            None => (0, object.length),
-            Some(range) => (range.start, range.length()),
-        };
-        let mut piece = 0;
-        let mut rest = start;
-        while let Some(bytes) = object.body.get(piece)
-            && rest >= bytes.len() as u64
-        {
-            rest -= bytes.len() as u64;
-            piece += 1;
-        }
-        // `rest` is now less than a piece, which is in memory.
-        Self { piece, skip: usize::try_from(rest).unwrap_or(0), left }
-    }
-
-    fn next(&mut self, object: &Object) -> Option<Bytes> {
-        if self.left == 0 {
-            return None;
-        }
-        let bytes = object.body.get(self.piece)?;
-        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let start = self.skip.min(bytes.len());
-        let end = start.saturating_add(wanted).min(bytes.len());
-        self.piece += 1;
-        self.skip = 0;
-        self.left -= (end - start) as u64;
-        Some(bytes.slice(start..end))
-    }
 }
 
 /// What is left of a multipart/byteranges response (RFC 9110 §14.6).
 struct Parts {
-    object: Arc<Object>,
+    pull: Pull,
     frame: Multipart,
     parts: std::vec::IntoIter<ByteRange>,
-    current: Option<Cursor>,
+    within: bool,
     ended: bool,
 }
 
 impl Parts {
-    fn next(&mut self) -> Option<Bytes> {
-        if let Some(bytes) = self.current.as_mut().and_then(|cursor| cursor.next(&self.object)) {
-            return Some(bytes);
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
+        if self.within {
+            match self.pull.poll_next(cx) {
+                Poll::Ready(None) if self.pull.left() == Some(0) => self.within = false,
+                Poll::Ready(None) => {
+                    let missing = self.pull.left().unwrap_or(0);
+                    return Poll::Ready(Some(Err(SendError::Missing(missing))));
+                }
+                polled => return polled,
+            }
         }
-        match self.parts.next() {
+        Poll::Ready(match self.parts.next() {
             Some(part) => {
-                self.current = Some(Cursor::new(&self.object, Some(part)));
-                Some(self.frame.part_head(part).into())
+                self.pull.seek(part);
+                self.within = true;
+                Some(Ok(self.frame.part_head(part).into()))
             }
             None if self.ended => None,
             None => {
                 self.ended = true;
-                Some(self.frame.end().into())
+                Some(Ok(self.frame.end().into()))
             }
-        }
+        })
     }
 }
 
@@ -128,24 +93,18 @@ impl ResponseBody {
         Self::new(Source::Once(bytes), Some(length))
     }
 
-    /// A stored object, or a part of it.
-    pub fn object(object: Arc<Object>, range: Option<ByteRange>) -> Self {
-        let cursor = Cursor::new(&object, range);
-        let length = cursor.left;
-        Self::new(Source::Object { object, cursor }, Some(length))
+    /// A representation, or the part of it that `pull` has been set to.
+    pub fn pull(pull: Pull) -> Self {
+        let length = pull.left();
+        Self::new(Source::Pull(Box::new(pull)), length)
     }
 
-    /// Several parts of a stored object.
-    pub fn parts(object: Arc<Object>, frame: Multipart, parts: Vec<ByteRange>) -> Self {
+    /// Several parts of a representation.
+    pub fn parts(pull: Pull, frame: Multipart, parts: Vec<ByteRange>) -> Self {
         let length = frame.content_length(&parts);
         let parts = parts.into_iter();
-        let parts = Parts { object, frame, parts, current: None, ended: false };
+        let parts = Parts { pull, frame, parts, within: false, ended: false };
         Self::new(Source::Parts(Box::new(parts)), Some(length))
-    }
-
-    /// A body that is being fetched, for all; `length` of it from where the reader stands.
-    pub fn fill(reader: FillReader, length: Option<u64>) -> Self {
-        Self::new(Source::Fill(reader), length)
     }
 
     /// An upstream's body, for this client alone.
@@ -176,14 +135,12 @@ impl ResponseBody {
         let data = match &mut self.source {
             Source::Empty => None,
             Source::Once(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
-            Source::Object { object, cursor } => cursor.next(object),
-            Source::Parts(parts) => parts.next(),
-            Source::Fill(reader) => match reader.poll_data(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(cut.into()))),
-                Poll::Ready(Some(Ok(data))) => Some(data),
-                Poll::Ready(None) => None,
-            },
+            Source::Pull(pull) => {
+                return pull.poll_next(cx).map_ok(Frame::data);
+            }
+            Source::Parts(parts) => {
+                return parts.poll_next(cx).map_ok(Frame::data);
+            }
             Source::Upstream(body) => {
                 return Pin::new(body.as_mut())
                     .poll_frame(cx)

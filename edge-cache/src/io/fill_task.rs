@@ -18,6 +18,7 @@ use super::ask::Outgoing;
 use super::fetch::{Fetched, Wanted, fetch};
 use super::node::{Node, RouteTarget, Tier};
 use super::pool::FetchError;
+use super::spill::Spill;
 use crate::fill::{Fill, Limits, Reader, Writer};
 use crate::key::CacheKey;
 use crate::lookup::is_origin_error;
@@ -27,13 +28,15 @@ use crate::semantics::freshness::Exchange;
 use crate::semantics::headers::strip_hop_by_hop;
 use crate::semantics::vary::{VariantKey, Vary};
 use crate::semantics::{Policy, Reason, StoredHead};
-use crate::store::{Object, Store};
+use crate::store::{Object, Store, Version};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an unkept body may run ahead of its fastest reader.
 const AHEAD: u64 = 1 << 20;
 /// Those who wait for one fetch at most; more fetch for themselves.
 const MAX_READERS: usize = 100_000;
+/// Bytes that stay in a fill of what is stored as it arrives.
+const WINDOW: u64 = 1 << 20;
 const SHARDS: usize = 64;
 
 /// A fill as this program has it.
@@ -75,6 +78,8 @@ pub struct ResponseHead {
     pub vary: Vary,
     /// The body's length, where it is known.
     pub length: Option<u64>,
+    /// What its body is, when it is stored in segments as it arrives.
+    pub version: Option<Arc<Version>>,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -142,7 +147,7 @@ impl Fills {
     }
 
     const fn limits(&self) -> Limits {
-        Limits { keep: self.keep, ahead: AHEAD, readers: MAX_READERS }
+        Limits { keep: self.keep, ahead: AHEAD, window: WINDOW, readers: MAX_READERS }
     }
 
     fn shard(&self, place: Place) -> Option<&Mutex<HashMap<Place, Arc<FillShared>>>> {
@@ -279,21 +284,21 @@ struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// `false` when there is no room.
-    fn add(&mut self, bytes: u64) -> bool {
-        self.bytes += bytes;
-        self.fills.held.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.fills.max_held
-    }
-
-    fn release(&mut self) {
-        self.fills.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = 0;
+    /// It holds this many now. `false` when there is no room for more than before.
+    fn set(&mut self, bytes: u64) -> bool {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes <= before {
+            self.fills.held.fetch_sub(before - bytes, Ordering::Relaxed);
+            return true;
+        }
+        let more = bytes - before;
+        self.fills.held.fetch_add(more, Ordering::Relaxed) + more <= self.fills.max_held
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.release();
+        self.set(0);
     }
 }
 
@@ -422,6 +427,7 @@ async fn receive(
         request_time: fetched.request_time,
         response_time: fetched.response_time,
     };
+    let layout = node.store.layout();
     let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
     let head = StoredHead::new(&exchange, &job.policy);
     let jittered =
@@ -435,7 +441,10 @@ async fn receive(
     let vary = Vary::of(&headers).of_sent(&job.policy);
     let variant = vary.variant(&job.client);
     let mut held = Held { fills: &node.fills, bytes: 0 };
-    if stored.is_ok() && !held.add(length.unwrap_or(0)) {
+    // What is longer than a segment is stored as it arrives: a window and a segment of it are held.
+    let in_segments = length.is_none_or(|length| length > layout.size());
+    let needed = length.unwrap_or(0).min(WINDOW + layout.size());
+    if stored.is_ok() && !held.set(needed) {
         stored = Err(Reason::Overload);
     }
     // An error is told to all who wait: each asking for itself would be the worst that they could do to an origin that
@@ -472,8 +481,11 @@ async fn receive(
         entry.leave();
     }
     let origin = origin_of(&fetched);
-    let head = ResponseHead { status, headers, stored, variant, vary, length, origin };
-    let stored = head.stored.clone().ok();
+    let stored_head = stored.as_ref().ok().cloned();
+    let mut spill = (stored.is_ok() && in_segments)
+        .then(|| Spill::new(node, node.store.new_version(), 0, length));
+    let version = spill.as_ref().map(|spill| Arc::clone(spill.version()));
+    let head = ResponseHead { status, headers, stored, variant, vary, length, version, origin };
     let head = Arc::new(FillHead::Response(Box::new(head)));
     if may_share {
         writer.share(head, true);
@@ -483,7 +495,6 @@ async fn receive(
 
     let mut body = fetched.response.into_body();
     let mut kept = true;
-    let announced = length.unwrap_or(0);
     let mut received = 0u64;
     let last = loop {
         if !poll_fn(|cx| writer.poll_room(cx)).await {
@@ -494,19 +505,24 @@ async fn receive(
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 node.telemetry.bytes_in.add(data.len() as u64);
+                received += data.len() as u64;
                 if body.is_end_stream() {
                     break data;
                 }
-                received += data.len() as u64;
                 let mut keeps = writer.push(&data);
-                let beyond = received.saturating_sub(announced).min(data.len() as u64);
-                if kept && keeps && beyond > 0 && !held.add(beyond) {
-                    writer.stop_keeping();
-                    keeps = false;
+                if kept && keeps {
+                    if let Some(spill) = &mut spill {
+                        spill.push(&data);
+                        writer.stored_through(spill.stored_through(writer.fill().start()));
+                    }
+                    if !held.set(needed.max(writer.fill().held())) {
+                        writer.stop_keeping();
+                        keeps = false;
+                    }
                 }
                 if kept && !keeps {
                     kept = false;
-                    held.release();
+                    held.set(0);
                     entry.leave();
                     node.store.mark_uncacheable(&job.key);
                 }
@@ -520,11 +536,23 @@ async fn receive(
             None => break Bytes::new(),
         }
     };
+    kept &= received <= node.fills.keep;
+    if let Some(spill) = spill.as_mut().filter(|_| kept && received > layout.size()) {
+        spill.push(&last);
+        spill.finish();
+    }
     let fill = Arc::clone(writer.fill());
     writer.finish(&last, |pieces| {
-        if let (Some(pieces), Some(head)) = (pieces, stored) {
-            let object = Arc::new(Object::new(job.key.clone(), variant, head, pieces));
-            if !keep(node, job, &object, &fill) {
+        if let (true, Some(head)) = (kept, stored_head) {
+            let key = job.key.clone();
+            let object = match (&spill, pieces) {
+                (Some(spill), _) if received > layout.size() => {
+                    let version = Arc::clone(spill.version());
+                    Object::segmented(key, variant, head, version, received)
+                }
+                (_, pieces) => Object::new(key, variant, head, pieces.unwrap_or_default()),
+            };
+            if !keep(node, job, &Arc::new(object), &fill) {
                 node.store.mark_uncacheable(&job.key);
             }
         }

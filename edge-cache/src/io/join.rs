@@ -13,7 +13,8 @@ use super::body::ResponseBody;
 use super::fetch::Fetched;
 use super::fill_task::{FillHead, FillReader, Joined, ResponseHead};
 use super::pool::FetchError;
-use super::respond::{self, Content, Marks, Representation};
+use super::pull::Pull;
+use super::respond::{self, Marks, Representation};
 use super::serve::Context;
 use super::telemetry::Exchange;
 use crate::fill::Answer;
@@ -186,7 +187,7 @@ impl Context<'_> {
                 status: head.status,
                 headers: fields,
                 length: head.length,
-                content: Content::Fill(reader),
+                content: Pull::fill(self.node(), head.version.as_ref(), reader, head.length),
             },
         );
         let marks = Marks {

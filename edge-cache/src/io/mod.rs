@@ -4,7 +4,7 @@
 //! * [`listen`]: worker threads, listeners, TLS, draining.
 //! * [`serve`]: the life of a request; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells
 //!   what would be done, without doing it.
-//! * [`fill_task`]: the task that owns a fetch into the store; [`fetch`] asks parents and origins for it, over the
+//! * [`fill_task`]: the task that owns a fetch into the store, [`spill`] what it has stored before its end; [`fetch`] asks parents and origins for it, over the
 //!   connections of [`pool`], past servers that [`health`] knows to be down.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
@@ -22,9 +22,11 @@ pub mod listen;
 pub mod node;
 mod pass;
 pub mod pool;
+mod pull;
 pub mod respond;
 pub mod serve;
 pub mod server;
+pub mod spill;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use crate::config::Plan;
 use crate::meter::Sample;
 use crate::origin::Balance;
 use crate::route::{Hosts, Route, Routes};
+use crate::segment::Layout;
 use crate::semantics::Policy;
 use crate::semantics::reason::Outcome;
 use crate::store::Store;
@@ -200,11 +201,12 @@ impl Node {
     pub fn new(source: Source, plan: Plan) -> Result<Arc<Self>, String> {
         let telemetry = Telemetry::default();
         let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
+        let layout = Layout::new(plan.edge.segment.0);
         let snapshot = Snapshot::new(plan, &telemetry, None)?;
         telemetry.reload_ok.set(1.0);
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
-            store: Store::new(memory, max_object),
+            store: Store::new(memory, max_object, layout),
             fills: Fills::new(memory, max_object),
             no_site: telemetry.site(""),
             telemetry,
@@ -248,6 +250,7 @@ impl Node {
         for (differs, key) in [
             (plan.edge.memory != old.plan.edge.memory, "memory"),
             (plan.max_object != old.plan.max_object, "max_object"),
+            (plan.edge.segment != old.plan.edge.segment, "segment"),
             (plan.edge.workers != old.plan.edge.workers, "workers"),
             (plan.edge.admin != old.plan.edge.admin, "admin"),
         ] {

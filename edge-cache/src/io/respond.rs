@@ -2,7 +2,6 @@
 //! and the errors that we make.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use shared::io::clock;
 
 use super::body::ResponseBody;
-use super::fill_task::FillReader;
+use super::pull::Pull;
 use super::telemetry::Exchange;
 use crate::admit::Reject;
 use crate::semantics::Reason;
@@ -22,9 +21,8 @@ use crate::semantics::conditional::{Verdict, evaluate, if_range_holds, not_modif
 use crate::semantics::headers::{
     CacheStatus, ProxyStatus, append_via, ensure_date, proxy_error, set_age,
 };
-use crate::semantics::range::{self, ByteRange, Multipart, Resolved};
+use crate::semantics::range::{self, Multipart, Resolved};
 use crate::semantics::reason::Fwd;
-use crate::store::Object;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Methods that are passed on, for Allow.
@@ -47,30 +45,7 @@ pub struct Representation<'a> {
     /// Its length, where it is known.
     pub length: Option<u64>,
     /// Its content.
-    pub content: Content,
-}
-
-/// Where the content is.
-pub enum Content {
-    /// In the store.
-    Object(Arc<Object>),
-    /// On its way.
-    Fill(FillReader),
-}
-
-impl Content {
-    fn body(self, range: Option<ByteRange>, length: Option<u64>) -> ResponseBody {
-        match self {
-            Self::Object(object) => ResponseBody::object(object, range),
-            Self::Fill(reader) => match range {
-                None => ResponseBody::fill(reader, length),
-                Some(range) => {
-                    reader.seek(range.start);
-                    ResponseBody::fill(reader, Some(range.end - range.start + 1))
-                }
-            },
-        }
-    }
+    pub content: Pull,
 }
 
 /// Answers a GET or HEAD from a representation: in full, in part, 304, 412 or 416.
@@ -101,7 +76,9 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
         Some((Resolved::Single(part), complete)) => {
             headers.insert(CONTENT_RANGE, range::content_range(part, complete));
             headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start + 1));
-            response(StatusCode::PARTIAL_CONTENT, headers, content.body(Some(part), None))
+            let mut content = content;
+            content.seek(part);
+            response(StatusCode::PARTIAL_CONTENT, headers, ResponseBody::pull(content))
         }
         Some((Resolved::Unsatisfiable, complete)) => {
             let mut refused = text(StatusCode::RANGE_NOT_SATISFIABLE, "");
@@ -110,18 +87,11 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
             refused
         }
         Some((Resolved::Multiple(parts), complete)) => {
-            // Of what is still on its way all is sent, which is allowed (RFC 9110 §14.2).
-            let object = match content {
-                Content::Object(object) => object,
-                fill @ Content::Fill(_) => {
-                    return whole(asked.method, status, headers, length, fill);
-                }
-            };
             let content_type = headers.get(CONTENT_TYPE);
             let frame = Multipart::new(boundary(), content_type, complete);
             headers.insert(CONTENT_TYPE, frame.content_type());
             headers.insert(CONTENT_LENGTH, HeaderValue::from(frame.content_length(&parts)));
-            let body = ResponseBody::parts(object, frame, parts);
+            let body = ResponseBody::parts(content, frame, parts);
             response(StatusCode::PARTIAL_CONTENT, headers, body)
         }
         Some((Resolved::Full, _)) | None => whole(asked.method, status, headers, length, content),
@@ -133,7 +103,7 @@ fn whole(
     status: StatusCode,
     mut headers: HeaderMap,
     length: Option<u64>,
-    content: Content,
+    content: Pull,
 ) -> Response<ResponseBody> {
     if let Some(length) = length
         && has_length(status)
@@ -142,7 +112,7 @@ fn whole(
     }
     let body = match *method == Method::HEAD {
         true => ResponseBody::empty(),
-        false => content.body(None, length),
+        false => ResponseBody::pull(content),
     };
     response(status, headers, body)
 }

@@ -17,7 +17,8 @@ use super::fill_task::{Job, Joined};
 use super::gate;
 use super::join::{Asking, Filled};
 use super::node::{Node, RouteTarget, SiteState, Snapshot, Tier};
-use super::respond::{self, Asked, Content, Marks, Representation};
+use super::pull::Pull;
+use super::respond::{self, Asked, Marks, Representation};
 use super::telemetry::{Exchange, Peer};
 use crate::admit::{self, Admitted, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
@@ -370,7 +371,7 @@ impl Context<'_> {
                 status: object.head.status,
                 headers: &object.head.headers,
                 length: Some(object.length),
-                content: Content::Object(Arc::clone(object)),
+                content: Pull::object(self.node(), Arc::clone(object)),
             },
         );
         respond::finish(exchange, &self.node().name, response, marks)

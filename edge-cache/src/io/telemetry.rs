@@ -41,7 +41,7 @@ const STORE_OBJECTS: Family =
     Family { name: "edge_cache_store_objects", help: "Stored objects.", labels: &["tier"] };
 const EVICTIONS: Family = Family {
     name: "edge_cache_evictions_total",
-    help: "Stored objects that made room for others.",
+    help: "Stored objects, and segments of them, that made room for others.",
     labels: &["tier"],
 };
 /// Requests to origins.

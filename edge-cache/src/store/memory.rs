@@ -1,11 +1,16 @@
-//! The memory tier: objects weighed by what they really take, within a capacity.
+//! The memory tier: heads and segments of bodies, weighed by what they really take, within one capacity.
 //!
-//! The interface says nothing of the policy. Today it is moka's TinyLFU; whatever replaces it has the same four calls.
+//! The interface says nothing of the policy. Today it is moka's TinyLFU; whatever replaces it has the same calls. A
+//! segment may go alone: what is stored of a body is then a part of it, and a part is as good as the whole to those who
+//! need no more. Segments whose head has gone, go with it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use super::object::{Object, ObjectKey};
+use super::version::{Segment, Version};
 
 /// moka weighs in 32 bits.
 const HEAVIEST: u64 = u32::MAX as u64;
@@ -17,55 +22,160 @@ pub struct Stats {
     pub bytes: u64,
     /// Objects stored.
     pub objects: u64,
-    /// Objects that made room for others.
+    /// Segments stored beside them.
+    pub segments: u64,
+    /// Objects and segments that made room for others.
     pub evictions: u64,
+}
+
+/// What lies at a place.
+#[derive(Clone, Debug)]
+enum Entry {
+    Object(Arc<Object>),
+    Segment(Arc<Segment>),
+}
+
+/// What happens to entries, told by the policy.
+#[derive(Debug, Default)]
+struct Watch {
+    evictions: AtomicU64,
+    segments: AtomicU64,
+    /// Versions whose last head has gone. Their segments cannot be removed from within the policy.
+    orphans: Mutex<Vec<Arc<Version>>>,
 }
 
 /// The memory tier.
 #[derive(Debug)]
 pub struct Memory {
-    objects: moka::sync::Cache<ObjectKey, Arc<Object>>,
-    evictions: Arc<AtomicU64>,
+    entries: moka::sync::Cache<ObjectKey, Entry>,
+    watch: Arc<Watch>,
     capacity: u64,
     max_object: u64,
 }
 
-impl Memory {
-    /// A tier of `capacity` bytes that takes bodies of up to `max_object` bytes.
-    pub fn new(capacity: u64, max_object: u64) -> Self {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&evictions);
-        let objects = moka::sync::Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, object: &Arc<Object>| u32::try_from(object.weight()).unwrap_or(u32::MAX))
-            .eviction_listener(move |_, _, cause| {
-                if cause == moka::notification::RemovalCause::Size {
-                    counter.fetch_add(1, Ordering::Relaxed);
+impl Entry {
+    fn weight(&self) -> u32 {
+        let weight = match self {
+            Self::Object(object) => object.weight(),
+            Self::Segment(segment) => segment.weight(),
+        };
+        u32::try_from(weight).unwrap_or(u32::MAX)
+    }
+}
+
+impl Watch {
+    fn gone(&self, entry: &Entry, cause: moka::notification::RemovalCause) {
+        use moka::notification::RemovalCause::{Replaced, Size};
+        if cause == Size {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        match entry {
+            Entry::Object(object) => {
+                if let Some(version) = object.version()
+                    && version.forget_head()
+                {
+                    self.lock().push(Arc::clone(version));
                 }
-            })
+            }
+            Entry::Segment(segment) => {
+                self.segments.fetch_sub(1, Ordering::Relaxed);
+                if cause != Replaced {
+                    segment.version.forget(segment.index);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Version>>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// A tier of `capacity` bytes that takes bodies of up to `max_object` bytes with their heads.
+    pub fn new(capacity: u64, max_object: u64) -> Self {
+        let watch = Arc::new(Watch::default());
+        let told = Arc::clone(&watch);
+        let entries = moka::sync::Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, entry: &Entry| entry.weight())
+            .eviction_listener(move |_, entry, cause| told.gone(&entry, cause))
             .build();
-        Self { objects, evictions, capacity, max_object }
+        Self { entries, watch, capacity, max_object }
     }
 
     /// The object that lies there.
     pub fn get(&self, place: ObjectKey) -> Option<Arc<Object>> {
-        self.objects.get(&place)
+        match self.entries.get(&place)? {
+            Entry::Object(object) => Some(object),
+            Entry::Segment(_) => None,
+        }
     }
 
     /// Stores an object in the place of the one that lies there. `false`: it is too large for this tier. An object that
     /// is stored may still go at once, when the policy prefers those that are there already.
     pub fn insert(&self, object: Arc<Object>) -> bool {
         let weight = object.weight();
-        if object.length > self.max_object || weight > self.capacity || weight > HEAVIEST {
+        let fits = object.version().is_some() || object.length <= self.max_object;
+        if !fits || weight > self.capacity || weight > HEAVIEST {
             return false;
         }
-        self.objects.insert(object.place(), object);
+        if let Some(version) = object.version() {
+            version.add_head();
+        }
+        self.entries.insert(object.place(), Entry::Object(object));
+        self.remove_orphans();
         true
     }
 
     /// Removes the object that lies there.
     pub fn remove(&self, place: ObjectKey) {
-        self.objects.invalidate(&place);
+        self.entries.invalidate(&place);
+        self.remove_orphans();
+    }
+
+    /// A segment of a version.
+    pub fn segment(&self, version: &Version, index: u64) -> Option<Bytes> {
+        match self.entries.get(&version.place(index))? {
+            Entry::Segment(segment)
+                if segment.version.id() == version.id() && segment.index == index =>
+            {
+                Some(segment.data.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Stores a segment of a version. `false`: it does not fit, or the version is of no use any more. Like an object it
+    /// may go at once.
+    pub fn insert_segment(&self, version: &Arc<Version>, index: u64, data: Bytes) -> bool {
+        let segment = Segment { version: Arc::clone(version), index, data };
+        if segment.weight() > self.capacity.min(HEAVIEST) {
+            return false;
+        }
+        let place = version.place(index);
+        // The policy takes in what was asked for. That somebody has asked for this, only its head shows.
+        let _ = self.entries.get(&place);
+        if !version.add(index) {
+            return false;
+        }
+        self.watch.segments.fetch_add(1, Ordering::Relaxed);
+        self.entries.insert(place, Entry::Segment(Arc::new(segment)));
+        true
+    }
+
+    /// Removes the segments of a version that no stored object has.
+    pub fn abandon(&self, version: &Version) {
+        for index in version.abandon() {
+            self.entries.invalidate(&version.place(index));
+        }
+    }
+
+    fn remove_orphans(&self) {
+        let orphans = std::mem::take(&mut *self.watch.lock());
+        for version in orphans {
+            self.abandon(&version);
+        }
     }
 
     /// Bytes that it may take.
@@ -73,18 +183,22 @@ impl Memory {
         self.capacity
     }
 
-    /// The longest body that it takes.
+    /// The longest body that is stored from one fetch.
     pub const fn max_object(&self) -> u64 {
         self.max_object
     }
 
     /// Its counters, after all that is due has been done.
     pub fn stats(&self) -> Stats {
-        self.objects.run_pending_tasks();
+        self.entries.run_pending_tasks();
+        self.remove_orphans();
+        self.entries.run_pending_tasks();
+        let segments = self.watch.segments.load(Ordering::Relaxed);
         Stats {
-            bytes: self.objects.weighted_size(),
-            objects: self.objects.entry_count(),
-            evictions: self.evictions.load(Ordering::Relaxed),
+            bytes: self.entries.weighted_size(),
+            objects: self.entries.entry_count().saturating_sub(segments),
+            segments,
+            evictions: self.watch.evictions.load(Ordering::Relaxed),
         }
     }
 }
@@ -132,5 +246,59 @@ mod tests {
         assert!(stats.bytes < 60_000);
         memory.remove(plain("/a", 1).place());
         assert_eq!(memory.stats(), Stats::default());
+    }
+
+    fn segmented(path: &str, version: &Arc<Version>, length: u64) -> Arc<Object> {
+        let head = plain(path, 0);
+        Arc::new(Object::segmented(
+            head.key.clone(),
+            head.variant,
+            head.head.clone(),
+            Arc::clone(version),
+            length,
+        ))
+    }
+
+    #[test]
+    fn segments_are_weighed_found_by_their_version_and_evicted_alone() {
+        let memory = Memory::new(1 << 20, 1 << 17);
+        let (one, two) = (Arc::new(Version::new(1)), Arc::new(Version::new(2)));
+        memory.insert(segmented("/a", &one, 1 << 40));
+        for index in 0..50 {
+            assert!(memory.insert_segment(&one, index, Bytes::from(vec![1; 60_000])));
+        }
+        let stats = memory.stats();
+        assert!(stats.bytes <= 1 << 20 && stats.bytes > stats.segments * 60_000, "{stats:?}");
+        assert!((5..50).contains(&stats.segments), "{stats:?}");
+        assert_eq!((stats.objects, stats.segments + stats.evictions), (1, 50), "{stats:?}");
+        assert_eq!(one.stored(), stats.segments, "the version knows what is left of it");
+        for index in 0..50 {
+            assert_eq!(memory.segment(&one, index).is_some(), one.has(index), "{index}");
+            assert_eq!(memory.segment(&two, index), None);
+        }
+    }
+
+    #[test]
+    fn segments_go_with_their_last_head() {
+        let memory = Memory::new(1 << 20, 1 << 17);
+        let old = Arc::new(Version::new(1));
+        let object = segmented("/a", &old, 1000);
+        memory.insert(Arc::clone(&object));
+        assert!(memory.insert_segment(&old, 0, Bytes::from_static(b"old")));
+        memory.insert(Arc::new(object.with_head(object.head.clone())));
+        assert!(memory.segment(&old, 0).is_some(), "a 304 keeps the body");
+        memory.insert(segmented("/a", &Arc::new(Version::new(2)), 1000));
+        assert_eq!(memory.segment(&old, 0), None, "another version drops it");
+        assert!(!memory.insert_segment(&old, 1, Bytes::from_static(b"late")));
+        let stats = memory.stats();
+        assert_eq!((stats.objects, stats.segments), (1, 0));
+        memory.remove(object.place());
+        assert_eq!(memory.stats(), Stats::default());
+        let unborn = Arc::new(Version::new(3));
+        assert!(memory.insert_segment(&unborn, 0, Bytes::from_static(b"no head came")));
+        memory.abandon(&unborn);
+        assert_eq!(memory.stats(), Stats::default());
+        memory.insert(segmented("/a", &unborn, 1000));
+        assert!(memory.insert_segment(&unborn, 0, Bytes::from_static(b"again")));
     }
 }

@@ -6,17 +6,22 @@
 
 pub mod memory;
 pub mod object;
+pub mod version;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::key::CacheKey;
+use crate::segment::Layout;
 use crate::semantics::vary::{VariantKey, Vary, VaryLists};
 
 pub use memory::Memory;
-pub use object::{Object, ObjectKey};
+pub use object::{Content, Object, ObjectKey};
+pub use version::Version;
 
 /// Keys remembered as uncacheable.
 const MAX_MARKERS: u64 = 100_000;
@@ -48,17 +53,21 @@ pub enum Found {
 #[derive(Debug)]
 pub struct Store {
     memory: Memory,
+    layout: Layout,
+    versions: AtomicU64,
     variants: moka::sync::Cache<u128, Arc<Variants>>,
     uncacheable: moka::sync::Cache<u128, ()>,
 }
 
 impl Store {
-    /// A store of `capacity` bytes that takes objects of up to `max_object` bytes.
-    pub fn new(capacity: u64, max_object: u64) -> Self {
+    /// A store of `capacity` bytes that takes whole objects of up to `max_object` bytes, in segments as `layout` says.
+    pub fn new(capacity: u64, max_object: u64, layout: Layout) -> Self {
         // A record of variants is small beside the objects that it leads to.
         let records = (capacity / 16_384).clamp(1_000, 1_000_000);
         Self {
             memory: Memory::new(capacity, max_object),
+            layout,
+            versions: AtomicU64::new(0),
             variants: moka::sync::Cache::new(records),
             uncacheable: moka::sync::Cache::builder()
                 .max_capacity(MAX_MARKERS)
@@ -70,6 +79,26 @@ impl Store {
     /// The memory tier.
     pub const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// How bodies lie in segments.
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The identity of a body that is about to be stored in segments.
+    pub fn new_version(&self) -> Arc<Version> {
+        Arc::new(Version::new(self.versions.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A segment of an object whose body lies in segments.
+    pub fn segment(&self, object: &Object, index: u64) -> Option<Bytes> {
+        self.memory.segment(object.version()?, index)
+    }
+
+    /// Whether all of an object's body is stored, as far as is known.
+    pub fn is_whole(&self, object: &Object) -> bool {
+        object.version().is_none_or(|version| version.stored() == self.layout.count(object.length))
     }
 
     /// What is stored for a request. `headers` are the client's.
@@ -176,7 +205,13 @@ impl Store {
 
     fn get(&self, key: &CacheKey, variant: VariantKey) -> Option<Arc<Object>> {
         // Equal hashes are not enough: two texts with one hash could be made on purpose.
-        self.memory.get(ObjectKey { key: key.hash(), variant }).filter(|object| object.key == *key)
+        let object = self.memory.get(ObjectKey { key: key.hash(), variant })?;
+        (object.key == *key && self.is_usable(&object)).then_some(object)
+    }
+
+    /// Nothing of it is missing.
+    fn is_usable(&self, object: &Object) -> bool {
+        self.is_whole(object)
     }
 
     fn change(&self, key: &CacheKey, change: impl FnOnce(&mut Variants)) {
@@ -193,6 +228,8 @@ mod tests {
     use super::*;
     use object::tests::object;
 
+    const LAYOUT: Layout = Layout::new(1 << 16);
+
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
@@ -204,7 +241,10 @@ mod tests {
 
     fn found(found: Found) -> Option<Vec<u8>> {
         match found {
-            Found::Object(object) => Some(object.body.concat()),
+            Found::Object(object) => match &object.body {
+                Content::Inline(pieces) => Some(pieces.concat()),
+                Content::Segments(_) => None,
+            },
             _ => None,
         }
     }
@@ -212,7 +252,7 @@ mod tests {
     /// RFC 9111 §4.1: a stored response is selected by the request fields that its Vary names.
     #[test]
     fn rfc9111_4_1_variants_are_told_apart() {
-        let store = Store::new(1 << 20, 1 << 17);
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
         let (en, de) =
             (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
         let vary = headers(&[("vary", "accept-language")]);
@@ -238,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_newest_response_says_whether_there_are_variants() {
-        let store = Store::new(1 << 20, 1 << 17);
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
         let none = HeaderMap::new();
         let plain = object("/a", &none, &none, b"plain");
         let vary = headers(&[("vary", "accept-language")]);
@@ -256,7 +296,7 @@ mod tests {
 
     #[test]
     fn variants_of_a_key_are_bounded() {
-        let store = Store::new(1 << 22, 1 << 17);
+        let store = Store::new(1 << 22, 1 << 17, LAYOUT);
         let vary = headers(&[("vary", "x-any")]);
         for n in 0..30 {
             let mut request = HeaderMap::new();
@@ -269,7 +309,7 @@ mod tests {
 
     #[test]
     fn an_uncacheable_key_is_remembered_until_something_is_stored() {
-        let store = Store::new(1 << 20, 1 << 17);
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
         let none = HeaderMap::new();
         let plain = object("/a", &none, &none, b"plain");
         store.mark_uncacheable(&plain.key);

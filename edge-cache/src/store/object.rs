@@ -1,13 +1,18 @@
-//! A stored response: its head, and its body in pieces that readers share.
+//! A stored response: its head, and its body. One of at most a segment lies with the head, in pieces that readers share;
+//! a longer one lies beside it in segments.
 
 use std::mem::size_of;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
 use crate::key::CacheKey;
 use crate::semantics::StoredHead;
+use crate::semantics::conditional::same_strong_validator;
 use crate::semantics::vary::VariantKey;
+
+use super::version::Version;
 
 /// What an object costs beside its fields and bytes: itself, its key, the store's entry and the allocator's share.
 /// Measured by `cargo run --release -p benches --bin object_memory`.
@@ -22,6 +27,15 @@ pub struct ObjectKey {
     pub variant: VariantKey,
 }
 
+/// Where a body lies.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Here, whole.
+    Inline(Box<[Bytes]>),
+    /// In segments, each of which may be stored or not.
+    Segments(Arc<Version>),
+}
+
 /// A stored response. Never changed: an update makes a new one that shares the body.
 #[derive(Clone, Debug)]
 pub struct Object {
@@ -32,27 +46,53 @@ pub struct Object {
     /// The head.
     pub head: StoredHead,
     /// The body.
-    pub body: Box<[Bytes]>,
-    /// The body's length.
+    pub body: Content,
+    /// The whole body's length.
     pub length: u64,
+    /// Whether parts of the body that were fetched apart may be put together: it has a strong validator (RFC 9111 §3.4).
+    pub is_combinable: bool,
 }
 
 impl Object {
-    /// From what a fetch brought.
+    /// With a body of its own.
     pub fn new(key: CacheKey, variant: VariantKey, head: StoredHead, body: Vec<Bytes>) -> Self {
         let length = body.iter().map(|piece| piece.len() as u64).sum();
+        Self::made(key, variant, head, Content::Inline(body.into_boxed_slice()), length)
+    }
+
+    /// With a body of `length` bytes in segments.
+    pub fn segmented(
+        key: CacheKey,
+        variant: VariantKey,
+        head: StoredHead,
+        version: Arc<Version>,
+        length: u64,
+    ) -> Self {
+        Self::made(key, variant, head, Content::Segments(version), length)
+    }
+
+    fn made(
+        key: CacheKey,
+        variant: VariantKey,
+        head: StoredHead,
+        body: Content,
+        length: u64,
+    ) -> Self {
         let head = StoredHead { headers: compact(&head.headers), ..head };
-        Self { key, variant, head, body: body.into_boxed_slice(), length }
+        let is_combinable = same_strong_validator(&head.headers, &head.headers);
+        Self { key, variant, head, body, length, is_combinable }
     }
 
     /// The same body under a new head (RFC 9111 §4.3.4).
     pub fn with_head(&self, head: StoredHead) -> Self {
-        Self {
-            key: self.key.clone(),
-            variant: self.variant,
-            head: StoredHead { headers: compact(&head.headers), ..head },
-            body: self.body.clone(),
-            length: self.length,
+        Self::made(self.key.clone(), self.variant, head, self.body.clone(), self.length)
+    }
+
+    /// Its version, when its body lies in segments.
+    pub const fn version(&self) -> Option<&Arc<Version>> {
+        match &self.body {
+            Content::Inline(_) => None,
+            Content::Segments(version) => Some(version),
         }
     }
 
@@ -61,13 +101,13 @@ impl Object {
         ObjectKey { key: self.key.hash(), variant: self.variant }
     }
 
-    /// The memory that it takes, all told.
+    /// The memory that it takes, all told but for segments, which are weighed one by one.
     pub fn weight(&self) -> u64 {
-        self.length
-            + (OVERHEAD
-                + self.key.text().len()
-                + fields(&self.head.headers)
-                + self.body.len() * 2 * size_of::<Bytes>()) as u64
+        let body = match &self.body {
+            Content::Inline(pieces) => self.length + (pieces.len() * 2 * size_of::<Bytes>()) as u64,
+            Content::Segments(_) => size_of::<Version>() as u64,
+        };
+        body + (OVERHEAD + self.key.text().len() + fields(&self.head.headers)) as u64
     }
 }
 
@@ -103,7 +143,6 @@ pub(crate) mod tests {
     use crate::semantics::freshness::Exchange;
     use http::{Method, StatusCode};
     use shared::time::UnixMillis;
-    use std::sync::Arc;
 
     /// An object as a fetch would make it.
     pub(crate) fn object(
@@ -146,7 +185,10 @@ pub(crate) mod tests {
     fn a_new_head_shares_the_body() {
         let old = object("/a", &HeaderMap::new(), &HeaderMap::new(), b"body");
         let new = old.with_head(old.head.clone());
-        assert_eq!(old.body[0].as_ptr(), new.body[0].as_ptr());
+        let (Content::Inline(a), Content::Inline(b)) = (&old.body, &new.body) else {
+            panic!("a small body lies with its head")
+        };
+        assert_eq!(a[0].as_ptr(), b[0].as_ptr());
         assert_eq!(new.length, 4);
         assert!(new.weight() > 4);
     }

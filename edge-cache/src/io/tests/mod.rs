@@ -4,6 +4,7 @@ mod admin;
 mod cache;
 mod clients;
 mod secure;
+mod segments;
 mod upstreams;
 
 use std::net::SocketAddr;

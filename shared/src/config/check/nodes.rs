@@ -218,6 +218,15 @@ impl Check<'_> {
             if edge.max_object.is_some_and(|size| size.0 > edge.memory.0 || size.0 == 0) {
                 self.error(at("max_object"), "this must be between 1B and `memory`");
             }
+            let segment = edge.segment.0;
+            if !segment.is_power_of_two() || !(64 << 10..=8 << 20).contains(&segment) {
+                self.error(at("segment"), "this must be a power of two from 64KiB to 8MiB");
+            } else if segment > edge.memory.0 / 8 {
+                self.warn(
+                    at("segment"),
+                    "less than eight segments fit into `memory`: few bodies longer than one stay stored",
+                );
+            }
             if edge.disk.is_some() {
                 self.warn(at("disk"), "this version stores in memory only: the disk is not used");
             }

@@ -1,0 +1,125 @@
+//! One version of a body that is longer than a segment: who it is, and which of its segments are stored.
+//!
+//! Segments lie in the store under the version's number, so that those of two versions cannot be mixed. The heads that
+//! a 304 makes share it. When the last stored head has gone, its segments are of no use to anybody and go, too.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::object::ObjectKey;
+use crate::semantics::vary::VariantKey;
+
+/// What tells segments from heads in the index: no variant has this number, but for one chance in 2^128.
+const SEGMENT: u128 = 0x7365_676d_656e_7420_6f66_2061_2062_6f64;
+
+/// A version of a body.
+#[derive(Debug)]
+pub struct Version {
+    id: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stored: BTreeSet<u64>,
+    /// Stored objects that have this body.
+    heads: usize,
+    /// Nothing is stored for it any more.
+    dropped: bool,
+}
+
+/// A stored segment.
+#[derive(Debug)]
+pub struct Segment {
+    /// What it is a part of.
+    pub version: Arc<Version>,
+    /// Which part.
+    pub index: u64,
+    /// Its bytes.
+    pub data: Bytes,
+}
+
+/// What a segment costs beside its bytes: itself, the store's entry, its number in the version, the allocator's share.
+const OVERHEAD: u64 = 480;
+
+impl Segment {
+    /// The memory that it takes, all told.
+    pub const fn weight(&self) -> u64 {
+        self.data.len() as u64 + OVERHEAD
+    }
+}
+
+impl Version {
+    /// `id` is given to no other version of the same store.
+    pub fn new(id: u64) -> Self {
+        Self { id, state: Mutex::default() }
+    }
+
+    /// Its number, unique in its store.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where a segment of it lies.
+    pub(super) fn place(&self, index: u64) -> ObjectKey {
+        ObjectKey {
+            key: u128::from(self.id) << 64 | u128::from(index),
+            variant: VariantKey(SEGMENT),
+        }
+    }
+
+    /// Whether a segment is stored, as far as is known: it may go at any time.
+    pub fn has(&self, index: u64) -> bool {
+        self.lock().stored.contains(&index)
+    }
+
+    /// How many segments are stored.
+    pub fn stored(&self) -> u64 {
+        self.lock().stored.len() as u64
+    }
+
+    /// A segment is about to be stored. `false`: the version is of no use any more.
+    pub(super) fn add(&self, index: u64) -> bool {
+        let mut state = self.lock();
+        if !state.dropped {
+            state.stored.insert(index);
+        }
+        !state.dropped
+    }
+
+    /// A segment has gone.
+    pub(super) fn forget(&self, index: u64) {
+        self.lock().stored.remove(&index);
+    }
+
+    /// A head is about to be stored.
+    pub(super) fn add_head(&self) {
+        let mut state = self.lock();
+        state.heads += 1;
+        state.dropped = false;
+    }
+
+    /// A head has gone. `true`: it was the last one.
+    pub(super) fn forget_head(&self) -> bool {
+        let mut state = self.lock();
+        state.heads = state.heads.saturating_sub(1);
+        state.heads == 0
+    }
+
+    /// Unless a head has been stored meanwhile, no segment is taken any more; those that are stored, to be removed.
+    pub(super) fn abandon(&self) -> BTreeSet<u64> {
+        let mut state = self.lock();
+        if state.heads > 0 {
+            return BTreeSet::new();
+        }
+        state.dropped = true;
+        std::mem::take(&mut state.stored)
+    }
+
+    /// A panic elsewhere leaves the state whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
