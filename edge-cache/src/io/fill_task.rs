@@ -217,6 +217,10 @@ pub struct Job {
     pub wanted: Wanted,
     /// The client's fields, which select the variant.
     pub client: HeaderMap,
+    /// Those of them that are not sent.
+    pub unsent: Vec<HeaderName>,
+    /// Those that are sent only because responses of the key vary by them.
+    pub varied: Vec<HeaderName>,
     /// What is stored for the key: validated if possible.
     pub stored: Vec<Arc<Object>>,
     /// Whether a stored response may be served should this fail: an error then takes nothing's place.
@@ -379,6 +383,7 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> 
         Updated::Head(head) => {
             let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
             let mut new = object.with_head(head);
+            new.head.vary = new.head.vary.with(&job.varied);
             // A 304 may say that another variant than the one selected answers this request, too.
             new.variant = new.head.vary.variant(&job.client)?;
             let new = Arc::new(new);
@@ -438,8 +443,16 @@ async fn receive(
         Ok(_) if job.fallback && is_origin_error(status) => Err(Reason::StaleIfError),
         other => other,
     };
-    let vary = Vary::of(&headers).of_sent(&job.policy);
-    let variant = vary.variant(&job.client);
+    let vary = Vary::of(&headers).of_sent(&job.policy).with(&job.varied);
+    if let Ok(stored) = &mut stored {
+        stored.vary = vary.clone();
+    }
+    let mut variant = vary.variant(&job.client);
+    if stored.is_ok() && vary.names().iter().any(|name| job.unsent.contains(name)) {
+        node.store.note_vary(&job.key, &vary);
+        stored = Err(Reason::VaryUnsent);
+        variant = Some(VariantKey::NOBODYS);
+    }
     let mut held = Held { fills: &node.fills, bytes: 0 };
     // What is longer than a segment is stored as it arrives: a window and a segment of it are held.
     let in_segments = length.is_none_or(|length| length > layout.size());
@@ -459,7 +472,7 @@ async fn receive(
                 | Reason::StaleIfError)
         );
     let variant = match (&stored, variant) {
-        (Ok(_), Some(variant)) => variant,
+        (Ok(_) | Err(Reason::VaryUnsent), Some(variant)) => variant,
         _ if common_error => variant.unwrap_or(VariantKey::NONE),
         _ => {
             if !status.is_server_error() && !matches!(stored, Err(Reason::Overload)) {
@@ -470,7 +483,11 @@ async fn receive(
             return;
         }
     };
-    let may_share = stored.as_ref().map_or(common_error, StoredHead::may_be_shared);
+    let may_share = match &stored {
+        Ok(stored) => stored.may_be_shared(),
+        // All who wait learn that it is not theirs, and go on together by what they have of the field.
+        Err(reason) => common_error || *reason == Reason::VaryUnsent,
+    };
     if stored.is_ok() {
         node.store.note_vary(&job.key, &vary);
     }

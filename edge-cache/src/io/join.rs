@@ -20,6 +20,7 @@ use super::telemetry::Exchange;
 use crate::fill::Answer;
 use crate::key::CacheKey;
 use crate::lookup::{Fallback, is_origin_error};
+use crate::semantics::headers::with_listed;
 use crate::semantics::reason::Outcome;
 use crate::semantics::{Policy, Reason};
 use crate::store::Object;
@@ -169,6 +170,10 @@ impl Context<'_> {
     ) -> Response<ResponseBody> {
         exchange.upstream = Some(Arc::clone(&head.origin.upstream));
         exchange.outcome = Some(Outcome::Miss);
+        let own = match &head.stored {
+            Ok(stored) if !collapsed => with_listed(&stored.headers, &head.headers),
+            _ => None,
+        };
         let (fields, age, ttl) = match &head.stored {
             Ok(stored) => {
                 let age = stored.current_age(now);
@@ -185,7 +190,7 @@ impl Context<'_> {
             &self.asked(),
             Representation {
                 status: head.status,
-                headers: fields,
+                headers: own.as_ref().unwrap_or(fields),
                 length: head.length,
                 content: Pull::fill(self.node(), head.version.as_ref(), reader, head.length),
             },

@@ -99,9 +99,9 @@ impl Context<'_> {
         let policy = self.route.value.policy.as_deref();
         let policy = policy.filter(|policy| policy.profile == Profile::Safe);
         let Some(policy) = policy.filter(|_| reason == Reason::KnownUncacheable) else {
-            return self.headers(None);
+            return self.headers(None, &[]);
         };
-        let mut headers = self.headers(Some(policy));
+        let mut headers = self.headers(Some(policy), &[]);
         add_range_and_conditions(&mut headers, &self.request.headers);
         headers
     }

@@ -25,9 +25,9 @@ use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, Stored, bypass, collapsible, decide};
 use crate::route::Route;
 use crate::semantics::headers::{
-    append_cdn_loop, append_via, cdn_loop_count, for_origin, without_credentials,
+    append_cdn_loop, append_via, cdn_loop_count, for_origin, unsent, without_credentials,
 };
-use crate::semantics::{Policy, Reason, language};
+use crate::semantics::{Policy, Profile, Reason, language};
 use crate::store::{Found, Object};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -314,6 +314,11 @@ impl Context<'_> {
         stored: Vec<Arc<Object>>,
         fallback: bool,
     ) -> Job {
+        let client = &self.request.headers;
+        let varying = match policy.profile {
+            Profile::Safe => self.node().store.varying(key),
+            Profile::Rfc => Vec::new(),
+        };
         Job {
             key: key.clone(),
             route: Arc::new(self.route.clone()),
@@ -325,11 +330,13 @@ impl Context<'_> {
                 authority: self.authority.clone(),
                 path: self.path.clone(),
                 query: query.map(Into::into),
-                headers: self.headers(Some(policy)),
+                headers: self.headers(Some(policy), &varying),
                 key: key.hash(),
                 client: None,
             },
-            client: self.request.headers.clone(),
+            client: client.clone(),
+            unsent: unsent(client, policy, &varying),
+            varied: varying.into_iter().filter(|name| client.contains_key(name)).collect(),
             stored,
             fallback,
         }
@@ -340,10 +347,10 @@ impl Context<'_> {
         self.site.tier.clone().filter(|_| !self.is_inner)
     }
 
-    /// Fields for the next server.
-    pub(super) fn headers(&self, policy: Option<&Policy>) -> HeaderMap {
+    /// Fields for the next server: `varying` ones are sent whatever the profile.
+    pub(super) fn headers(&self, policy: Option<&Policy>, varying: &[HeaderName]) -> HeaderMap {
         let client = &self.request.headers;
-        let mut headers = for_origin(client, policy);
+        let mut headers = for_origin(client, policy, varying);
         for name in [VIA, CDN_LOOP] {
             if !headers.contains_key(&name) {
                 for value in client.get_all(&name) {

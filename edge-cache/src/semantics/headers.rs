@@ -99,6 +99,28 @@ pub fn strip_for_storage(headers: &mut HeaderMap) {
     headers.remove(&PROXY_STATUS);
 }
 
+/// The fields of a response for the client whose request fetched it: the stored ones, and those that `no-cache="…"` or
+/// `private="…"` keep out of the store, which are for this client (RFC 9111 §5.2.2.4, §5.2.2.7). `None`: there are none.
+pub fn with_listed(stored: &HeaderMap, received: &HeaderMap) -> Option<HeaderMap> {
+    let mut whole = None;
+    for_each_listed_field(received, |name| {
+        let Ok(name) = HeaderName::from_bytes(name) else { return };
+        // Fields of the connection are gone from both, and what is stored is not there twice.
+        if received.contains_key(&name) && !stored.contains_key(&name) && !is_ours(&name) {
+            let whole = whole.get_or_insert_with(|| stored.clone());
+            whole.remove(&name);
+            for value in received.get_all(&name) {
+                whole.append(name.clone(), value.clone());
+            }
+        }
+    });
+    whole
+}
+
+fn is_ours(name: &HeaderName) -> bool {
+    *name == AGE || *name == CACHE_STATUS || *name == PROXY_STATUS
+}
+
 /// Never sent on, on any route: we write the first ones ourselves, and the others let a client choose a URL behind our
 /// back.
 const NEVER_TO_ORIGIN: [&str; 12] = [
@@ -157,8 +179,13 @@ const SAFE_ON_FILL: [&str; 12] = [
 /// the URL that some frameworks read. Host is left to the caller.
 ///
 /// With a policy (a cacheable route's fill), also without conditions, Range and, in the safe profile, without every field
-/// that is neither on the allow-list nor in the key: what is not in the key must not shape the response.
-pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
+/// that is neither on the allow-list nor in the key nor among the `varying` ones, which responses of this key have named
+/// in Vary: what is not in the key must not shape the response.
+pub fn for_origin(
+    client: &HeaderMap,
+    policy: Option<&Policy>,
+    varying: &[HeaderName],
+) -> HeaderMap {
     let mut headers = client.clone();
     strip_hop_by_hop(&mut headers);
     join_cookies(&mut headers);
@@ -170,7 +197,7 @@ pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
     };
     let unwanted: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| **name != COOKIE && !is_sent_on_fill(name, policy))
+        .filter(|name| **name != COOKIE && !is_sent_on_fill(name, policy, varying))
         .cloned()
         .collect();
     for name in unwanted {
@@ -191,18 +218,36 @@ pub fn for_origin(client: &HeaderMap, policy: Option<&Policy>) -> HeaderMap {
     headers
 }
 
-/// Whether a fill carries the client's field of this name, so that it may shape the response. Of Cookie, the safe profile
-/// sends what the key holds anyway, and nothing else.
-pub fn is_sent_on_fill(name: &HeaderName, policy: &Policy) -> bool {
+/// Whether a fill can carry a client's field of this name, so that it may select the response: not what we write
+/// ourselves, what the client wants of its own answer and, in the safe profile, Cookie, of which only what the key holds
+/// is sent.
+pub fn can_be_sent_on_fill(name: &HeaderName, policy: &Policy) -> bool {
     let text = name.as_str();
     if NEVER_TO_ORIGIN.contains(&text) {
         return false;
     }
-    if policy.key.headers.contains(name) || name == ACCEPT_ENCODING {
-        return true;
-    }
-    let allowed = policy.profile == Profile::Rfc || SAFE_ON_FILL.contains(&text);
-    allowed && !NOT_ON_FILL.contains(&text)
+    let never = NOT_ON_FILL.contains(&text) || (*name == COOKIE && policy.profile == Profile::Safe);
+    policy.key.headers.contains(name) || name == ACCEPT_ENCODING || !never
+}
+
+/// Whether a fill carries the client's field of this name.
+fn is_sent_on_fill(name: &HeaderName, policy: &Policy, varying: &[HeaderName]) -> bool {
+    let unasked = || {
+        policy.profile == Profile::Rfc
+            || SAFE_ON_FILL.contains(&name.as_str())
+            || policy.key.headers.contains(name)
+            || name == ACCEPT_ENCODING
+    };
+    can_be_sent_on_fill(name, policy) && (unasked() || varying.contains(name))
+}
+
+/// The client's fields that a fill could carry and does not: to the origin they are absent, so that a response which
+/// varies by them tells the client nothing of itself.
+pub fn unsent(client: &HeaderMap, policy: &Policy, varying: &[HeaderName]) -> Vec<HeaderName> {
+    let held_back = |name: &&HeaderName| {
+        can_be_sent_on_fill(name, policy) && !is_sent_on_fill(name, policy, varying)
+    };
+    client.keys().filter(held_back).cloned().collect()
 }
 
 /// HTTP/2 lets a client send its cookies in several lines; other versions know one (RFC 9113 §8.2.3).
@@ -295,7 +340,7 @@ mod tests {
         let client = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
         let rfc = Policy { profile: Profile::Rfc, ..Policy::default() };
         for policy in [None, Some(&rfc)] {
-            assert_eq!(get(&for_origin(&client, policy), "cookie"), Some("a=1; b=2; c=3"));
+            assert_eq!(get(&for_origin(&client, policy, &[]), "cookie"), Some("a=1; b=2; c=3"));
         }
     }
 
@@ -341,6 +386,26 @@ mod tests {
         assert_eq!(names(&message), ["cache-control"]);
     }
 
+    #[test]
+    fn rfc9111_5_2_2_4_listed_fields_are_the_first_clients() {
+        let received = headers(&[
+            ("cache-control", "max-age=60, private=\"set-cookie, age, a\", no-cache=x"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("a", "1"),
+            ("x", "2"),
+            ("age", "3"),
+            ("b", "4"),
+        ]);
+        let mut stored = received.clone();
+        strip_for_storage(&mut stored);
+        assert_eq!(names(&stored), ["b", "cache-control"]);
+        let whole = with_listed(&stored, &received).unwrap();
+        assert_eq!(names(&whole), ["a", "b", "cache-control", "set-cookie", "x"]);
+        assert_eq!(whole.get_all("set-cookie").iter().count(), 2);
+        assert!(with_listed(&stored, &stored).is_none());
+    }
+
     /// Pitfalls 30 and 44: unkeyed input does not reach the origin of a cacheable route.
     #[test]
     fn pitfall_44_unkeyed_input() {
@@ -365,7 +430,7 @@ mod tests {
         let mut policy = Policy::default();
         policy.key.headers = vec![HeaderName::from_static("x-device")];
         policy.key.cookies = vec!["lang".to_owned()];
-        let mut fill = for_origin(&client, Some(&policy));
+        let mut fill = for_origin(&client, Some(&policy), &[]);
         assert_eq!(
             names(&fill),
             ["accept", "accept-encoding", "authorization", "cookie", "x-device"]
@@ -373,7 +438,7 @@ mod tests {
         assert_eq!(get(&fill, "accept-encoding"), Some("gzip, br"));
         assert_eq!(get(&fill, "cookie"), Some("lang=de"));
         assert_eq!(
-            names(&for_origin(&client, Some(&Policy::default()))),
+            names(&for_origin(&client, Some(&Policy::default()), &[])),
             ["accept", "accept-encoding", "authorization"]
         );
         // Pitfall 30: a revalidation in the background is nobody's.
@@ -382,7 +447,7 @@ mod tests {
         assert_eq!(names(&fill), ["accept", "accept-encoding", "cookie", "x-device"]);
 
         policy.profile = Profile::Rfc;
-        let mut fill = for_origin(&client, Some(&policy));
+        let mut fill = for_origin(&client, Some(&policy), &[]);
         assert_eq!(
             names(&fill),
             [
@@ -402,7 +467,7 @@ mod tests {
         assert_eq!(get(&varied, "cookie"), get(&fill, "cookie"));
         without_credentials(&mut fill, &policy, &none);
         assert_eq!(get(&fill, "cookie"), Some("lang=de"));
-        let pass = for_origin(&client, None);
+        let pass = for_origin(&client, None, &[]);
         assert_eq!(
             names(&pass),
             [
@@ -418,6 +483,19 @@ mod tests {
                 "x-http-method-override"
             ]
         );
+    }
+
+    /// A field that the key's responses vary by is in their key: it may be sent, and is told apart.
+    #[test]
+    fn pitfall_44_what_responses_vary_by_is_keyed() {
+        let client = headers(&[("x-device", "phone"), ("x-evil", "1"), ("cookie", "a=1")]);
+        let varying = [HeaderName::from_static("x-device"), COOKIE];
+        let policy = Policy::default();
+        assert_eq!(names(&for_origin(&client, Some(&policy), &varying)), ["x-device"]);
+        assert_eq!(unsent(&client, &policy, &varying), ["x-evil"]);
+        assert_eq!(unsent(&client, &policy, &[]), ["x-device", "x-evil"]);
+        let rfc = Policy { profile: Profile::Rfc, ..Policy::default() };
+        assert!(unsent(&client, &rfc, &[]).is_empty());
     }
 
     #[test]
@@ -462,7 +540,7 @@ mod tests {
                 let mut message = HeaderMap::new();
                 message.insert(CONNECTION, value.clone());
                 message.insert("cookie", value);
-                let _ = for_origin(&message, Some(&Policy::default()));
+                let _ = for_origin(&message, Some(&Policy::default()), &[]);
                 strip_for_storage(&mut message);
                 prop_assert!(!message.contains_key(CONNECTION));
             }

@@ -163,6 +163,8 @@ reasons! {
     SetCookie => "set-cookie", Miss, None;
     /// Not stored: Vary has `*`.
     VaryStar => "vary-star", Miss, None;
+    /// Not stored: it varies by a field that the safe profile did not send. Now that this is known, the next one does.
+    VaryUnsent => "vary-unsent", Miss, None;
     /// Not stored: nothing says how long, and the status is not one that is cached unasked.
     NoLifetime => "no-lifetime", Miss, None;
     /// Not stored: no lifetime, no validator, no stale use: it could never be used again.

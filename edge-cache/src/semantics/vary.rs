@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Policy;
-use super::headers::is_sent_on_fill;
+use super::headers::can_be_sent_on_fill;
 
 /// More names than this in one Vary are taken for `*`.
 const MAX_NAMES: usize = 32;
@@ -34,6 +34,8 @@ pub struct VariantKey(pub u128);
 impl VariantKey {
     /// The variant of responses without Vary.
     pub const NONE: Self = Self(0);
+    /// No request's variant: of a response that answers nobody but the client that it was fetched for.
+    pub const NOBODYS: Self = Self(u128::MAX);
 }
 
 impl Vary {
@@ -56,16 +58,31 @@ impl Vary {
         Self::Fields(names.into())
     }
 
-    /// Without the fields that no fill carries under this policy: the origin has not seen them, so they cannot have
-    /// selected anything, and would only split what is stored into copies.
+    /// Without the fields that no fill ever carries under this policy: the origin does not see them, so they cannot select
+    /// anything, and would only split what is stored into copies.
     #[must_use]
     pub fn of_sent(self, policy: &Policy) -> Self {
         match self {
             Self::Star => Self::Star,
             Self::Fields(names) => {
-                let sent = |name: &HeaderName| is_sent_on_fill(name, policy);
+                let sent = |name: &HeaderName| can_be_sent_on_fill(name, policy);
                 Self::Fields(names.into_iter().filter(sent).collect())
             }
+        }
+    }
+
+    /// With these names, too: of fields that were sent only because other responses of the key vary by them. A response
+    /// that forgets to name them may have been shaped by them all the same.
+    #[must_use]
+    pub fn with(self, names: &[HeaderName]) -> Self {
+        match self {
+            Self::Fields(own) if names.iter().any(|name| !own.contains(name)) => {
+                let mut all: Vec<_> = own.into_iter().chain(names.iter().cloned()).collect();
+                all.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+                all.dedup();
+                Self::Fields(all.into())
+            }
+            same => same,
         }
     }
 
@@ -168,6 +185,11 @@ impl VaryLists {
     /// Whether nothing was stored under the key.
     pub fn is_empty(&self) -> bool {
         self.lists.is_empty()
+    }
+
+    /// All names in them.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.lists.iter().flat_map(Vary::names)
     }
 
     /// The variant keys to try for a request, in order (newest list first). Empty when nothing is stored.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::key::CacheKey;
 use crate::segment::Layout;
@@ -139,6 +139,16 @@ impl Store {
         record.and_then(|record| record.lists.variants(headers).next()).unwrap_or(VariantKey::NONE)
     }
 
+    /// The request fields that responses under this key have named in Vary.
+    pub fn varying(&self, key: &CacheKey) -> Vec<HeaderName> {
+        let record = self.variants.get(&key.hash());
+        let mut names: Vec<_> =
+            record.iter().flat_map(|record| record.lists.names()).cloned().collect();
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        names
+    }
+
     /// Learns the Vary list of a response that is about to be stored, so that requests that it does not answer can tell.
     pub fn note_vary(&self, key: &CacheKey, vary: &Vary) {
         match vary {
@@ -234,7 +244,7 @@ mod tests {
         pairs
             .iter()
             .map(|(name, value)| {
-                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+                (HeaderName::from_static(name), http::HeaderValue::from_static(value))
             })
             .collect()
     }
