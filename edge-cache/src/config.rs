@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use http::uri::Authority;
 use http::{HeaderName, StatusCode};
 use shared::config::{
     CacheSpec, EdgeSpec, KeyQuery, Loaded, Location, LogSpec, OriginSpec, OriginUrl, Parents,
@@ -282,6 +283,15 @@ fn add_origin(spec: &Spec, name: &str, origins: &mut BTreeMap<String, OriginSpec
         }
         next = origin.failover.as_deref();
     }
+}
+
+/// The name that the certificates of an origin's servers must be for; `None`: each server's own.
+pub fn certificate_name(origin: &OriginSpec) -> Option<String> {
+    let host = || {
+        let authority = origin.host.as_deref()?.parse::<Authority>().ok()?;
+        Some(authority.host().trim_matches(['[', ']']).to_owned())
+    };
+    origin.sni.clone().or_else(host)
 }
 
 fn url(address: SocketAddr) -> OriginUrl {

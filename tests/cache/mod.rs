@@ -2,6 +2,7 @@
 
 mod collapsing;
 mod failures;
+mod http2_origins;
 mod refused;
 mod reuse;
 mod routes;

@@ -1,6 +1,7 @@
 //! What the tests stand on: scripted peers, clients that show the wire, real processes, counters.
 //!
 //! * [`origin`] is an origin server of which every byte, pause and cut is written down by the test.
+//! * [`streams`] is one that speaks HTTP/2.
 //! * [`wire`] speaks HTTP/1.1 in bytes and shows whether a message ended well or was cut; [`secure`] does TLS and HTTP/2.
 //! * [`dns`] asks over UDP and TCP, with queries made by hand and answers read by hickory-proto.
 //! * [`encrypted`] asks over TLS, HTTPS and QUIC.
@@ -24,5 +25,6 @@ pub mod origin;
 pub mod plan;
 pub mod process;
 pub mod secure;
+pub mod streams;
 pub mod wait;
 pub mod wire;

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shared::config::StatusPattern;
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderValue, Method};
+use shared::config::{OriginProtocol, StatusPattern};
 use shared::health::{Health, Thresholds};
 use shared::io::probe::{Question, ask};
 use tokio::task::JoinSet;
 
+use super::ask::{Ask, Outgoing};
 use super::node::{Origin, Parent};
-use super::pool::Upstream;
+use super::pool::{Timeouts, Upstream};
 use crate::config::Plan;
+use crate::semantics::Reason;
 
 /// How parents are checked: often, for a parent that is down costs its edges hits.
 const PARENT_INTERVAL: Duration = Duration::from_secs(1);
@@ -100,28 +104,31 @@ struct Check {
 
 async fn watch(upstream: Arc<Upstream>, at: usize, check: Check) {
     let Some(server) = upstream.servers.get(at) else { return };
-    // A check has no business with HTTP/2.
-    let tls = upstream.tls().filter(|_| server.url.tls).map(|config| {
+    let transport = upstream.transport();
+    // A check has no business with HTTP/2, where the server speaks something else, too.
+    let tls = transport.tls.as_ref().filter(|_| server.url.tls).map(|config| {
         let mut config = rustls::ClientConfig::clone(config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        (server.url.host.clone(), Arc::new(config))
+        (transport.name(&server.url).to_owned(), Arc::new(config))
     });
-    let question = Question::Http {
-        host: check.host.clone().unwrap_or_else(|| server.url.authority()),
-        path: check.path.clone(),
-        status: vec![check.status],
-        tls,
-        token: None,
-    };
+    let host = check.host.clone().unwrap_or_else(|| server.url.authority());
+    let path = check.path.clone();
+    let question = Question::Http { host, path, status: vec![check.status], tls, token: None };
     let mut health = Health::new(check.thresholds);
     let mut known = false;
     loop {
         let result = async {
+            if transport.protocol == OriginProtocol::Http2 {
+                return ask_over_pool(&upstream, at, &check).await;
+            }
             let mut found = tokio::net::lookup_host((server.url.host.as_str(), server.url.port))
                 .await
                 .map_err(|error| error.to_string())?;
             let address = found.next().ok_or_else(|| "the name has no address".to_owned())?;
-            ask(address, &question, check.timeout).await.map_err(|error| error.to_string())
+            ask(address, &question, check.timeout)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
         }
         .await;
         if result.is_ok() {
@@ -139,5 +146,40 @@ async fn watch(upstream: Arc<Upstream>, at: usize, check: Check) {
         }
         let interval = if known { check.interval } else { check.interval.min(FIRST_INTERVAL) };
         tokio::time::sleep(interval).await;
+    }
+}
+
+/// Asks over the connections that requests use: where only HTTP/2 is spoken.
+async fn ask_over_pool(upstream: &Arc<Upstream>, at: usize, check: &Check) -> Result<(), String> {
+    let ask = check.ask(upstream, at)?;
+    let timeouts = Timeouts {
+        connect: check.timeout,
+        first_byte: check.timeout,
+        between_bytes: check.timeout,
+    };
+    let sent = tokio::time::timeout(check.timeout, upstream.send(at, ask, timeouts));
+    match sent.await {
+        Ok(Ok(response)) if check.status.matches(response.status().as_u16()) => Ok(()),
+        Ok(Ok(response)) => Err(format!("status {}", response.status().as_u16())),
+        // Requests fill all connections: that is no sign of illness.
+        Ok(Err(failed)) if failed.error.reason == Reason::OriginBusy => Ok(()),
+        Ok(Err(failed)) => Err(failed.error.detail.to_string()),
+        Err(_) => Err("timed out".to_owned()),
+    }
+}
+
+impl Check {
+    fn ask(&self, upstream: &Upstream, at: usize) -> Result<Ask, String> {
+        let own = || upstream.servers.get(at).map(|server| server.url.authority());
+        let host = self.host.clone().or_else(own).unwrap_or_default();
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, HeaderValue::from_static("meridian-check"));
+        Ok(Ask {
+            method: Method::GET,
+            target: self.path.parse().map_err(|error| format!("`{}`: {error}", self.path))?,
+            authority: HeaderValue::from_str(&host).map_err(|error| error.to_string())?,
+            headers,
+            body: Outgoing::Empty,
+        })
     }
 }

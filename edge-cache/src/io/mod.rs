@@ -4,14 +4,16 @@
 //! * [`listen`]: worker threads, listeners, TLS, draining.
 //! * [`serve`]: the life of a request; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells
 //!   what would be done, without doing it.
-//! * [`fill_task`]: the task that owns a fetch into the store, [`spill`] what it has stored before its end; [`fetch`] asks parents and origins for it, over the
-//!   connections of [`pool`], past servers that [`health`] knows to be down.
+//! * [`fill_task`]: the task that owns a fetch into the store, [`spill`] what it has stored before its end; [`fetch`]
+//!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
+//!   `streams` says), past servers that [`health`] knows to be down.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;
 pub mod ask;
 pub mod body;
+pub mod connect;
 pub mod explain;
 pub mod fetch;
 pub mod fill_task;
@@ -27,6 +29,7 @@ pub mod respond;
 pub mod serve;
 pub mod server;
 pub mod spill;
+mod streams;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;

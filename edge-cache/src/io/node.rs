@@ -17,6 +17,7 @@ use shared::io::{files, tls};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::connect::Transport;
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
@@ -418,7 +419,7 @@ fn parent(name: &str, plan: &crate::config::Parent) -> Arc<Parent> {
         max_connections: PARENT_CONNECTIONS,
         // The next parent has a copy, or can get one: no reason to wait for a second failure.
         tolerated_failures: Some(1),
-        tls: None,
+        transport: Transport::default(),
     });
     Arc::new(Parent {
         name: name.into(),
@@ -480,8 +481,13 @@ fn origin(
 
 fn upstream(name: &str, spec: &OriginSpec) -> Result<Arc<Upstream>, String> {
     let tls = if spec.servers.iter().any(|server| server.url.tls) {
-        let config = tls::client_config(spec.ca_file.as_deref(), &[b"h2", b"http/1.1"])
-            .map_err(|error| format!("`ca_file` of origin `{name}`: {error}"))?;
+        let alpn = Transport::alpn(spec.protocol);
+        let config = match spec.verify {
+            true => tls::client_config(spec.ca_file.as_deref(), alpn)
+                .map_err(|error| format!("`ca_file` of origin `{name}`: {error}"))?,
+            false => tls::unverified_client_config(alpn)
+                .map_err(|error| format!("TLS of origin `{name}`: {error}"))?,
+        };
         Some(Arc::new(config))
     } else {
         None
@@ -496,6 +502,10 @@ fn upstream(name: &str, spec: &OriginSpec) -> Result<Arc<Upstream>, String> {
         },
         max_connections: spec.max_connections as usize,
         tolerated_failures: None,
-        tls,
+        transport: Transport {
+            tls,
+            sni: crate::config::certificate_name(spec),
+            protocol: spec.protocol,
+        },
     }))
 }

@@ -1,10 +1,10 @@
 //! Connections to one upstream (an origin's servers, or one parent): opened, bounded, reused, timed.
 //!
 //! One request is sent to one server here; which server, and what happens when it fails, [`super::fetch`] decides.
-//! A connection is used again only after the response on it was read to its end. Idle connections are shared by all
-//! workers, but those of the same worker go first: their wake-ups stay on its core.
+//! A connection is used again only after the response on it was read to its end; those of HTTP/2 are shared, see
+//! [`super::streams`]. Idle connections are shared by all workers, but those of the same worker go first: their wake-ups
+//! stay on its core.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,23 +14,20 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::ServerName;
-use shared::config::OriginUrl;
-use tokio::net::TcpStream;
+use hyper::client::conn::http1;
+use shared::config::{OriginProtocol, OriginUrl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ask::{Ask, Outgoing, from_request, to_request};
+use super::connect::{Opened, Transport};
 use super::server::Server;
+use super::streams::{Link, Opening, Speaks, Stream, Streams, Way, is_protocol_error, is_refused};
 use super::upstream_body::UpstreamBody;
 use crate::origin::Balance;
 use crate::semantics::Reason;
 
 /// Idle connections are closed after this.
 const IDLE: Duration = Duration::from_secs(60);
-/// Response heads at most.
-const MAX_HEAD: usize = 64 << 10;
 /// Connection failures in a row that take a server out.
 const FAILURES: u32 = 3;
 /// Requests that wait for a connection at most, for each connection that there may be.
@@ -79,8 +76,8 @@ pub struct UpstreamSpec {
     pub max_connections: usize,
     /// Connection failures in a row that take a server out; `None`: the usual number.
     pub tolerated_failures: Option<u32>,
-    /// For https servers.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// How they are reached.
+    pub transport: Transport,
 }
 
 /// An origin, or a parent.
@@ -99,19 +96,29 @@ pub struct Upstream {
     waiting: AtomicUsize,
     open: Arc<AtomicUsize>,
     idle: Mutex<Vec<Idle>>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    streams: Arc<Streams>,
+    transport: Transport,
 }
 
 enum Conn {
     Http1(http1::SendRequest<Outgoing>),
-    Http2(http2::SendRequest<Outgoing>),
+    Http2(Stream),
+}
+
+/// A connection for one request.
+struct Entered {
+    conn: Conn,
+    /// HTTP/1.1: its part of the upstream's connections.
+    slot: Option<OwnedSemaphorePermit>,
+    /// Others have used it before.
+    reused: bool,
 }
 
 struct Idle {
     server: usize,
     worker: ThreadId,
     since: Instant,
-    conn: Conn,
+    conn: http1::SendRequest<Outgoing>,
 }
 
 /// Counts an open connection for as long as its driver runs.
@@ -128,7 +135,7 @@ pub(super) struct Lease {
     upstream: Arc<Upstream>,
     server: usize,
     conn: Option<Conn>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Lease {
@@ -142,8 +149,7 @@ impl Drop for Lease {
 impl Lease {
     /// The response has ended well: the connection may be used again.
     pub(super) fn give_back(mut self) {
-        // HTTP/2 connections never left the list.
-        if let Some(conn @ Conn::Http1(_)) = self.conn.take() {
+        if let Some(Conn::Http1(conn)) = self.conn.take() {
             self.upstream.put_idle(self.server, conn);
         }
     }
@@ -153,7 +159,14 @@ impl Upstream {
     /// An upstream without connections yet.
     pub fn new(spec: UpstreamSpec) -> Arc<Self> {
         let max_connections = spec.max_connections.max(1);
+        let protocol = spec.transport.protocol;
+        let speaks = spec.servers.iter().map(|(url, _)| match protocol {
+            OriginProtocol::Http2 => Speaks::Http2,
+            OriginProtocol::Auto if url.tls => Speaks::Unknown,
+            OriginProtocol::Auto | OriginProtocol::Http1 => Speaks::Http1,
+        });
         Arc::new(Self {
+            streams: Streams::new(speaks),
             name: spec.name.into(),
             servers: spec
                 .servers
@@ -168,7 +181,7 @@ impl Upstream {
             waiting: AtomicUsize::new(0),
             open: Arc::new(AtomicUsize::new(0)),
             idle: Mutex::new(Vec::new()),
-            tls: spec.tls,
+            transport: spec.transport,
         })
     }
 
@@ -177,9 +190,9 @@ impl Upstream {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// TLS to its servers.
-    pub const fn tls(&self) -> Option<&Arc<rustls::ClientConfig>> {
-        self.tls.as_ref()
+    /// How its servers are reached.
+    pub const fn transport(&self) -> &Transport {
+        &self.transport
     }
 
     fn error(&self, reason: Reason, detail: impl Into<Arc<str>>) -> FetchError {
@@ -204,28 +217,27 @@ impl Upstream {
         let Some(server) = self.servers.get(at) else {
             return Err(Failed { error: self.no_server(), ask: Some(ask) });
         };
-        let slot = match self.slot(timeouts).await {
-            Ok(slot) => slot,
-            Err(error) => return Err(Failed { error, ask: Some(ask) }),
-        };
         server.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut lease = Lease { upstream: Arc::clone(self), server: at, conn: None, _slot: slot };
-        // A server may close an idle connection at any moment, also while a request is on its way to it: one more try
-        // on a new connection is part of using old ones (RFC 9112 §9.3.1).
-        let mut may_reuse = true;
+        let mut lease = Lease { upstream: Arc::clone(self), server: at, conn: None, _slot: None };
+        // A server may close a connection at any moment, also while a request is on its way to it: one more try on a
+        // new connection is part of using old ones (RFC 9112 §9.3.1, RFC 9113 §8.7).
+        let mut again_on_new = false;
+        let mut avoid = None;
         loop {
-            let idle = if may_reuse { self.take_idle(at).await } else { None };
-            let reused = idle.is_some();
-            let conn = match idle {
-                Some(conn) => conn,
-                None => match self.connect(at, timeouts.connect).await {
-                    Ok(conn) => conn,
-                    Err(error) => {
-                        server.failed(self.tolerated_failures);
-                        return Err(Failed { error, ask: Some(ask) });
+            let entered = self.enter(at, again_on_new, avoid.as_ref(), timeouts).await;
+            let Entered { conn, slot, reused } = match entered {
+                Ok(entered) => entered,
+                Err(error) => {
+                    if error.reason != Reason::OriginBusy {
+                        self.failed(server, &error);
                     }
-                },
+                    return Err(Failed { error, ask: Some(ask) });
+                }
             };
+            lease._slot = slot;
+            if let Conn::Http2(stream) = &conn {
+                avoid = Some(Arc::clone(stream.link()));
+            }
             let again = ask.is_repeatable().then(|| ask.again()).flatten();
             let sent = self.exchange(conn, at, ask, timeouts.first_byte).await;
             match sent {
@@ -238,14 +250,14 @@ impl Upstream {
                     let timed_out = failed.error.reason == Reason::FirstByteTimeout;
                     let retry = failed.ask.or(again);
                     match retry {
-                        Some(request) if reused && !timed_out => {
+                        Some(request) if reused && !again_on_new && !timed_out => {
                             ask = request;
-                            may_reuse = false;
+                            again_on_new = true;
                         }
                         retry => {
                             // A client must not be able to make a server look dead.
                             if failed.error.reason != Reason::RequestIncomplete {
-                                server.failed(self.tolerated_failures);
+                                self.failed(server, &failed.error);
                             }
                             return Err(Failed { error: failed.error, ask: retry });
                         }
@@ -255,30 +267,121 @@ impl Upstream {
         }
     }
 
+    /// Counts a failure. The first one in a row is told: an operator should not have to find out from clients that a
+    /// certificate has expired.
+    fn failed(&self, server: &Server, error: &FetchError) {
+        if server.failed(self.tolerated_failures) {
+            tracing::warn!(%error, server = %server.url, "a server does not answer");
+        }
+    }
+
+    /// A connection to a server: a stream of one that is shared, one that is idle, or a new one.
+    async fn enter(
+        self: &Arc<Self>,
+        at: usize,
+        new: bool,
+        avoid: Option<&Arc<Link>>,
+        timeouts: Timeouts,
+    ) -> Result<Entered, FetchError> {
+        loop {
+            let may_open = self.slots.available_permits() > 0;
+            match self.streams.enter(at, avoid, may_open) {
+                Way::Stream(stream) => {
+                    return Ok(Entered { conn: Conn::Http2(stream), slot: None, reused: true });
+                }
+                Way::Open(opening) => return self.open_shared(at, opening, timeouts).await,
+                Way::Wait(mut opening) => {
+                    let patience = timeouts.connect + timeouts.first_byte;
+                    let opened = opening.wait_for(Option::is_some);
+                    match tokio::time::timeout(patience, opened).await {
+                        Ok(Ok(outcome)) => {
+                            if let Some(Err(error)) = &*outcome {
+                                return Err(error.clone());
+                            }
+                        }
+                        // Who was opening it has gone: somebody else does.
+                        Ok(Err(_)) => {}
+                        Err(_) => {
+                            let detail = format!("no connection within {patience:?}");
+                            return Err(self.error(Reason::ConnectTimeout, detail));
+                        }
+                    }
+                }
+                Way::Busy => return Err(self.busy()),
+                Way::Http1 => break,
+            }
+        }
+        let slot = self.slot(timeouts).await?;
+        let idle = if new { None } else { self.take_idle(at).await };
+        if let Some(conn) = idle {
+            return Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: true });
+        }
+        match self.connect(at, timeouts.connect).await? {
+            Opened::Http1(conn) => {
+                Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: false })
+            }
+            // It spoke HTTP/1.1 before.
+            Opened::Http2(sender, most) => {
+                let stream = self.streams.add(at, sender, most, slot);
+                Ok(Entered { conn: Conn::Http2(stream), slot: None, reused: false })
+            }
+        }
+    }
+
+    /// Opens a connection that others may wait for.
+    async fn open_shared(
+        self: &Arc<Self>,
+        at: usize,
+        opening: Opening,
+        timeouts: Timeouts,
+    ) -> Result<Entered, FetchError> {
+        let opened = async {
+            if self.slots.available_permits() == 0 {
+                // What stands idle to another server makes room.
+                self.streams.close_one();
+            }
+            let slot = self.slot(timeouts).await?;
+            Ok((slot, self.connect(at, timeouts.connect).await?))
+        };
+        match opened.await {
+            Ok((slot, Opened::Http2(sender, most))) => {
+                let stream = opening.opened(sender, most, slot);
+                Ok(Entered { conn: Conn::Http2(stream), slot: None, reused: false })
+            }
+            Ok((slot, Opened::Http1(conn))) => {
+                opening.spoke_http1();
+                Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: false })
+            }
+            Err(error) => {
+                opening.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
     /// Waits for one of the upstream's connections, not for long and not among too many.
     async fn slot(&self, timeouts: Timeouts) -> Result<OwnedSemaphorePermit, FetchError> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
-        let busy = || {
-            self.error(
-                Reason::OriginBusy,
-                format!("all {} connections are in use", self.max_connections),
-            )
-        };
         let limit = self.max_connections.saturating_mul(WAITING_PER_CONNECTION);
         let waiting = Waiting::new(&self.waiting);
         if waiting.before >= limit {
-            return Err(busy());
+            return Err(self.busy());
         }
         let patience = timeouts.connect + timeouts.first_byte;
         match tokio::time::timeout(patience, Arc::clone(&self.slots).acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
-            _ => Err(busy()),
+            _ => Err(self.busy()),
         }
     }
 
-    async fn take_idle(&self, at: usize) -> Option<Conn> {
+    fn busy(&self) -> FetchError {
+        let detail = format!("all {} connections are in use", self.max_connections);
+        self.error(Reason::OriginBusy, detail)
+    }
+
+    async fn take_idle(&self, at: usize) -> Option<http1::SendRequest<Outgoing>> {
         let worker = std::thread::current().id();
         loop {
             let (mut conn, stale) = {
@@ -289,26 +392,18 @@ impl Upstream {
                     .iter()
                     .rposition(|idle| fits(&idle))
                     .or_else(|| idle.iter().rposition(|idle| idle.server == at))?;
-                let found = match idle.get(index).map(|idle| &idle.conn) {
-                    Some(Conn::Http2(sender)) => Conn::Http2(sender.clone()),
-                    _ => idle.swap_remove(index).conn,
-                };
-                (found, stale)
+                (idle.swap_remove(index).conn, stale)
             };
             drop(stale);
             // A connection that its server has closed says so here; one whose response has just ended is ready in a
             // moment.
-            let ready = match &mut conn {
-                Conn::Http1(sender) => sender.ready().await.is_ok(),
-                Conn::Http2(sender) => sender.ready().await.is_ok(),
-            };
-            if ready {
+            if conn.ready().await.is_ok() {
                 return Some(conn);
             }
         }
     }
 
-    fn put_idle(&self, server: usize, conn: Conn) {
+    fn put_idle(&self, server: usize, conn: http1::SendRequest<Outgoing>) {
         let entry =
             Idle { server, worker: std::thread::current().id(), since: Instant::now(), conn };
         let stale = {
@@ -324,10 +419,11 @@ impl Upstream {
     pub fn close_idle(&self) {
         let stale = sweep(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         drop(stale);
+        self.streams.sweep();
     }
 
     /// Opens a connection; closes an idle one to another server first when there are as many as there may be.
-    async fn connect(&self, at: usize, patience: Duration) -> Result<Conn, FetchError> {
+    async fn connect(&self, at: usize, patience: Duration) -> Result<Opened, FetchError> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
             let surplus = {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -337,76 +433,13 @@ impl Upstream {
         }
         let open = Open(Arc::clone(&self.open));
         let Some(server) = self.servers.get(at) else { return Err(self.no_server()) };
-        match tokio::time::timeout(patience, self.open(at, &server.url, open)).await {
-            Ok(result) => result,
+        match tokio::time::timeout(patience, self.transport.open(&server.url, open)).await {
+            Ok(result) => result.map_err(|(reason, detail)| self.error(reason, detail)),
             Err(_) => Err(self.error(
                 Reason::ConnectTimeout,
                 format!("{} did not take a connection within {patience:?}", server.url),
             )),
         }
-    }
-
-    async fn open(&self, at: usize, url: &OriginUrl, open: Open) -> Result<Conn, FetchError> {
-        let failed = |error: &dyn std::fmt::Display| {
-            self.error(Reason::ConnectFailed, format!("{url}: {error}"))
-        };
-        let stream = connect_tcp(&url.host, url.port).await.map_err(|error| failed(&error))?;
-        if !url.tls {
-            return self.handshake(TokioIo::new(stream), false, at, open).await;
-        }
-        let insecure = || self.error(Reason::TlsFailed, format!("{url}: no TLS is configured"));
-        let config = Arc::clone(self.tls.as_ref().ok_or_else(insecure)?);
-        let failed = |error: &dyn std::fmt::Display| {
-            self.error(Reason::TlsFailed, format!("{url}: {error}"))
-        };
-        let name = ServerName::try_from(url.host.clone()).map_err(|error| failed(&error))?;
-        let stream = tokio_rustls::TlsConnector::from(config)
-            .connect(name, stream)
-            .await
-            .map_err(|error| self.error(tls_reason(&error), format!("{url}: {error}")))?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        self.handshake(TokioIo::new(stream), http2, at, open).await
-    }
-
-    async fn handshake<T>(
-        &self,
-        io: T,
-        http2: bool,
-        at: usize,
-        open: Open,
-    ) -> Result<Conn, FetchError>
-    where
-        T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let failed =
-            |error: hyper::Error| self.error(Reason::ConnectFailed, format!("handshake: {error}"));
-        if http2 {
-            let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(Duration::from_secs(20))
-                .max_header_list_size(MAX_HEAD as u32)
-                .handshake(io)
-                .await
-                .map_err(failed)?;
-            tokio::spawn(async move {
-                let _open = open;
-                // What goes wrong is seen by the requests on it.
-                let _ = driver.await;
-            });
-            self.put_idle(at, Conn::Http2(sender.clone()));
-            return Ok(Conn::Http2(sender));
-        }
-        let (sender, driver) = http1::Builder::new()
-            .max_header_size(MAX_HEAD)
-            .max_buf_size(MAX_HEAD.max(256 << 10))
-            .handshake(io)
-            .await
-            .map_err(failed)?;
-        tokio::spawn(async move {
-            let _open = open;
-            let _ = driver.await;
-        });
-        Ok(Conn::Http1(sender))
     }
 
     async fn exchange(
@@ -422,6 +455,7 @@ impl Upstream {
         };
         let tls = self.servers.get(at).is_some_and(|server| server.url.tls);
         let http2 = matches!(conn, Conn::Http2(_));
+        let untouched = if http2 && !ask.is_repeatable() { ask.again() } else { None };
         let request = to_request(ask, http2, tls);
         let request = match request {
             Ok(request) => request,
@@ -432,7 +466,7 @@ impl Upstream {
         let answered = async {
             match &mut conn {
                 Conn::Http1(sender) => sender.try_send_request(request).await,
-                Conn::Http2(sender) => sender.try_send_request(request).await,
+                Conn::Http2(stream) => stream.sender.try_send_request(request).await,
             }
         };
         let answered = {
@@ -469,9 +503,16 @@ impl Upstream {
             Err(mut failed) => {
                 let unsent = failed.take_message().map(from_request);
                 let error = failed.into_error();
-                let reason =
-                    if error.is_parse() { Reason::BadResponse } else { Reason::ConnectionClosed };
-                Err(Failed { error: self.error(reason, error.to_string()), ask: unsent })
+                let reason = match error.is_parse() || is_protocol_error(&error) {
+                    true => Reason::BadResponse,
+                    false => Reason::ConnectionClosed,
+                };
+                let ask = unsent.or_else(|| untouched.filter(|_| is_refused(&error)));
+                let mut detail = in_full(&error);
+                if http2 && !tls {
+                    detail.push_str(" (asked over HTTP/2 without TLS, as `protocol` says)");
+                }
+                Err(Failed { error: self.error(reason, detail), ask })
             }
         }
     }
@@ -487,22 +528,17 @@ fn is_framed_well(response: &HeaderMap) -> bool {
         && !response.contains_key(CONTENT_LENGTH)
 }
 
-/// Whether it is the certificate that is not good, or something else about TLS.
-fn tls_reason(error: &std::io::Error) -> Reason {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidCertificate(_)) => Reason::TlsCertificate,
-        _ => Reason::TlsFailed,
+/// An error with what lies behind it.
+fn in_full(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 
 /// Takes out what was idle for long or is closed.
 fn sweep(idle: &mut Vec<Idle>) -> Vec<Idle> {
-    idle.extract_if(.., |idle| match &idle.conn {
-        Conn::Http1(sender) => sender.is_closed() || idle.since.elapsed() > IDLE,
-        Conn::Http2(sender) => sender.is_closed(),
-    })
-    .collect()
+    idle.extract_if(.., |idle| idle.conn.is_closed() || idle.since.elapsed() > IDLE).collect()
 }
 
 /// Counts those who wait.
@@ -521,19 +557,4 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let mut last = None;
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| std::io::Error::other("the name has no address")))
 }

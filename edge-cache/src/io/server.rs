@@ -52,12 +52,15 @@ impl Server {
             && self.down_until.load(Ordering::Relaxed) <= self.elapsed()
     }
 
-    /// A request to it failed to get a connection or an answer; `tolerated` such failures in a row take it out.
-    pub(super) fn failed(&self, tolerated: u32) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= tolerated {
+    /// A request to it failed to get a connection or an answer; `tolerated` such failures in a row take it out. True for
+    /// the first one in a row.
+    pub(super) fn failed(&self, tolerated: u32) -> bool {
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        if before + 1 >= tolerated {
             let until = self.elapsed().saturating_add(OUT.as_millis() as u64);
             self.down_until.store(until, Ordering::Relaxed);
         }
+        before == 0
     }
 
     /// It answered, to a request or to a check.

@@ -506,3 +506,43 @@ fn of_very_many_mistakes_a_hundred_are_shown() {
     }
     assert_eq!(load_text(&text).unwrap_err().len(), MAX_PROBLEMS);
 }
+
+/// Settings of origins that weaken or do nothing are told; those that cannot be are refused.
+#[test]
+fn origins_over_tls_and_signed_ones() {
+    let with = |url: &str, keys: &str| {
+        let text = GOOD.replace("http://127.0.9.1:9001", url);
+        messages(&text.replace("[cache.assets]", &format!("{keys}\n[cache.assets]")))
+    };
+    let https = "https://origin.test";
+    for (url, keys, expected) in [
+        (https, "sni = \"o.test\"\nprotocol = \"http2\"", ""),
+        (https, "sni = \"o test\"", "not a name"),
+        (https, "verify = false", "read and change"),
+        (https, "verify = false\nca_file = \"ca.pem\"", "no effect beside"),
+        ("http://127.0.9.1:9001", "sni = \"o.test\"", "no server is asked over https"),
+        (https, "protocol = \"http3\"", "http3"),
+        (
+            https,
+            "host = \"b.s3.test\"\nsigv4 = { region = \"eu-west-1\", credentials_file = \"c\" }",
+            "",
+        ),
+        (https, "sigv4 = { region = \"eu-west-1\", credentials_file = \"c\" }", "without `host`"),
+        (
+            https,
+            "host = \"b.s3.test\"\nsigv4 = { region = \"eu west\", credentials_file = \"c\" }",
+            "not a region",
+        ),
+        (
+            https,
+            "host = \"b.s3.test\"\nsigv4 = { region = \"r\", service = \"\", credentials_file = \"c\" }",
+            "not a service",
+        ),
+    ] {
+        let found = with(url, keys);
+        match expected {
+            "" => assert_eq!(found, [""; 0], "{keys}"),
+            _ => assert!(found.iter().any(|told| told.contains(expected)), "{keys}: {found:?}"),
+        }
+    }
+}

@@ -132,14 +132,58 @@ async fn an_origin_whose_certificate_is_not_good_is_not_asked() {
     assert!(refused.status == 502 && status.contains("error=tls_protocol_error"), "{status}");
 }
 
-/// The certificate is that of the server that is asked; `Host` may name another.
+/// The certificate must be for `sni`, else for `host`, else for the server's own name; a check goes by the same.
 #[tokio::test]
-async fn a_check_over_tls_verifies_the_servers_name_and_asks_for_the_host() {
-    let origin = secure_origin("127.0.0.1", b"http/1.1").await;
-    let check = "host = \"inner.test\"\nhealth = { path = \"/healthz\", interval = \"1s\", timeout = \"1s\", down_after = 1, up_after = 1 }";
-    let edge =
-        start("edge-1", "", &secure_site(&origin, &format!("{check}\n{}", trusting(&origin))));
-    edge.until("it is checked", |_| !origin.seen.lock().unwrap().is_empty()).await;
-    assert_eq!(origin.seen.lock().unwrap()[0], "HTTP/1.1 inner.test");
+async fn the_name_of_a_certificate_is_sni_then_host_then_the_servers_own() {
+    let health = "health = { path = \"/healthz\", interval = \"1s\", timeout = \"1s\", down_after = 1, up_after = 1 }";
+    for (certificate, keys) in [
+        ("127.0.0.1", ""),
+        ("inner.test", "host = \"inner.test\""),
+        ("inner.test", "host = \"inner.test:8443\""),
+        ("other.test", "host = \"inner.test\"\nsni = \"other.test\""),
+    ] {
+        let origin = secure_origin(certificate, b"http/1.1").await;
+        let more = format!("{keys}\n{health}\n{}", trusting(&origin));
+        let edge = start("edge-1", "", &secure_site(&origin, &more));
+        edge.until("it is checked", |_| !origin.seen.lock().unwrap().is_empty()).await;
+        if keys.contains("inner.test\"") {
+            assert_eq!(origin.seen.lock().unwrap()[0], "HTTP/1.1 inner.test", "{keys}");
+        }
+        assert_eq!(get(edge.http, "/a").await.status, 200, "{keys}");
+    }
+    let origin = secure_origin("inner.test", b"http/1.1").await;
+    let more = format!("host = \"inner.test\"\nsni = \"other.test\"\n{}", trusting(&origin));
+    let edge = start("edge-1", "", &secure_site(&origin, &more));
+    let refused = get(edge.http, "/a").await;
+    let status = refused.field("proxy-status").unwrap_or_default();
+    assert!(refused.status == 502 && status.contains("error=tls_certificate_error"), "{status}");
+}
+
+#[tokio::test]
+async fn an_operator_may_have_certificates_not_verified() {
+    let origin = secure_origin("other.test", b"http/1.1").await;
+    let edge = start("edge-1", "", &secure_site(&origin, "verify = false"));
     assert_eq!(get(edge.http, "/a").await.status, 200);
+}
+
+/// RFC 9113 §3.2: `protocol` says what is offered, and a server that does not take it is not asked in another version.
+#[tokio::test]
+async fn the_version_of_http_is_what_the_configuration_says() {
+    let both = secure_origin("127.0.0.1", b"http/1.1").await;
+    let edge = start(
+        "edge-1",
+        "",
+        &secure_site(&both, &format!("protocol = \"http1\"\n{}", trusting(&both))),
+    );
+    assert_eq!(get(edge.http, "/a").await.status, 200);
+    assert_eq!(*both.seen.lock().unwrap(), ["HTTP/1.1 www.test"]);
+    let edge = start(
+        "edge-1",
+        "",
+        &secure_site(&both, &format!("protocol = \"http2\"\n{}", trusting(&both))),
+    );
+    let refused = get(edge.http, "/a").await;
+    let status = refused.field("proxy-status").unwrap_or_default();
+    assert!(refused.status == 502 && status.contains("error=tls_protocol_error"), "{status}");
+    assert_eq!(both.seen.lock().unwrap().len(), 1);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Check, is_field_content, is_host};
+use super::{Check, is_domain_name, is_field_content, is_host};
 use crate::config::document::Step;
 use crate::config::spec::*;
 use crate::config::values::*;
@@ -25,6 +25,10 @@ impl Check<'_> {
         }
         if origin.host.as_deref().is_some_and(|host| !is_host(host)) {
             self.error(at("host"), "this is not a host name");
+        }
+        self.upstream_tls(name, origin);
+        if let Some(sigv4) = &origin.sigv4 {
+            self.sigv4(name, origin, sigv4);
         }
         if let Some(health) = &origin.health {
             self.timing(
@@ -71,6 +75,50 @@ impl Check<'_> {
                 }
                 next = spec.origin.get(origin).and_then(|origin| origin.failover.as_deref());
             }
+        }
+    }
+
+    fn upstream_tls(&mut self, name: &str, origin: &OriginSpec) {
+        let at = |key: &str| path!["origin", name, key];
+        if let Some(sni) = &origin.sni
+            && !is_domain_name(sni)
+        {
+            self.error(at("sni"), format!("`{sni}` is not a name that a certificate can be for"));
+        }
+        if !origin.verify {
+            self.warn(
+                at("verify"),
+                "whoever stands between this node and the origin can read and change everything: \
+                 let `ca_file` name the authority that signed the certificate",
+            );
+            if origin.ca_file.is_some() {
+                self.warn(at("ca_file"), "`ca_file` has no effect beside verify = false");
+            }
+        }
+        if !origin.servers.is_empty() && origin.servers.iter().all(|server| !server.url.tls) {
+            let given = [("sni", origin.sni.is_some()), ("verify", !origin.verify)];
+            for (key, _) in given.iter().filter(|(_, given)| *given) {
+                self.warn(at(key), format!("`{key}` has no effect: no server is asked over https"));
+            }
+        }
+    }
+
+    fn sigv4(&mut self, name: &str, origin: &OriginSpec, sigv4: &SigV4Spec) {
+        for (key, value) in [("region", &sigv4.region), ("service", &sigv4.service)] {
+            let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            if value.is_empty() || !value.bytes().all(is_word) {
+                self.error(
+                    path!["origin", name, "sigv4", key],
+                    format!("`{value}` is not a {key}: write it as in \"eu-west-1\", \"s3\""),
+                );
+            }
+        }
+        if origin.host.is_none() {
+            self.warn(
+                path!["origin", name, "sigv4"],
+                "without `host` the bucket is asked under the name that the client used, which it \
+                 hardly knows: write the bucket's own host",
+            );
         }
     }
 

@@ -1,0 +1,179 @@
+//! HTTP/2 to origins (RFC 9113): one connection for many requests, the server's limit on streams, and every way in which
+//! a server takes a stream or the whole connection away.
+
+use harness::fleet::Fleet;
+use harness::plan::Plan;
+use harness::streams::{Act, Asked, StreamOrigin};
+use harness::wait;
+use harness::wire::{End, Request};
+
+use super::HOST;
+
+/// An edge that passes everything on to this origin over HTTP/2.
+fn edge(origin: &StreamOrigin, cache: &str, more: &str) -> Fleet {
+    Plan::new()
+        .datacenter("icn", 37.46, 126.44)
+        .edge("e1", "icn")
+        .toml(&format!(
+            "[origin.static]\nservers = [ {{ url = \"{}\" }} ]\nprotocol = \"http2\"\n\
+             timeouts = {{ connect = \"2s\", first_byte = \"5s\", between_bytes = \"5s\" }}\n{more}",
+            origin.url()
+        ))
+        .toml(&format!(
+            "[site.www]\nhosts = [\"{HOST}\"]\n\
+             routes = [ {{ path = \"/*\", origin = \"static\", cache = \"{cache}\" }} ]"
+        ))
+        .start()
+}
+
+/// Sends as many requests at once; their answers' status and text.
+fn at_once(fleet: &Fleet, count: usize) -> Vec<(u16, String)> {
+    let addr = fleet.node("e1").http();
+    let ask = |n: usize| {
+        std::thread::spawn(move || {
+            let reply = Request::get(HOST, &format!("/{n}")).send(addr);
+            (reply.status, reply.text())
+        })
+    };
+    let asking: Vec<_> = (0..count).map(ask).collect();
+    asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+}
+
+#[test]
+fn rfc9113_3_3_prior_knowledge_and_one_connection_for_many() {
+    let origin = StreamOrigin::start(100, |_| Act::Hold("hello"));
+    let fleet = edge(&origin, "off", "");
+    let asking = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| at_once(&fleet, 40));
+        wait::until("all of them to run", || (origin.running().0 == 40).then_some(()));
+        origin.release();
+        asking.join().unwrap()
+    });
+    assert!(asking.iter().all(|(status, text)| (*status, text.as_str()) == (200, "hello")));
+    assert_eq!(origin.connections(), 1);
+    let first = &origin.requests()[0];
+    assert_eq!((first.scheme.as_str(), first.authority.as_str()), ("http", HOST));
+    // Sequential requests stay on it, and a POST with content goes its way, too.
+    let post = Request::new("POST", HOST, "/form").body("a=b").send(fleet.node("e1").http());
+    assert_eq!(post.status, 200);
+    assert_eq!(origin.connections(), 1);
+}
+
+/// RFC 9113 §5.1.2: never more streams than the server allows; with one connection the others wait.
+#[test]
+fn rfc9113_5_1_2_the_servers_limit_on_streams() {
+    for (connections, most) in [(1, 3), (2, 6)] {
+        let origin = StreamOrigin::start(3, |_| Act::Hold("x"));
+        let fleet = edge(&origin, "off", &format!("max_connections = {connections}"));
+        // Its settings are known after the first exchange.
+        origin.release();
+        assert_eq!(at_once(&fleet, 1)[0].0, 200);
+        let replies = at_once(&fleet, 12);
+        assert!(replies.iter().all(|(status, _)| *status == 200), "{replies:?}");
+        assert!(origin.running().1 <= most, "{:?}", origin.running());
+        assert!(origin.connections() <= connections, "{}", origin.connections());
+    }
+}
+
+/// RFC 9113 §6.8: after GOAWAY new requests go on a new connection, and none is lost.
+#[test]
+fn rfc9113_6_8_goaway_moves_requests_to_a_new_connection() {
+    let leaves = |asked: &Asked| match asked.path.as_str() {
+        "/last" => Act::GoAway("bye"),
+        _ => Act::Answer("hello"),
+    };
+    let origin = StreamOrigin::start(100, leaves);
+    let fleet = edge(&origin, "off", "");
+    let edge = fleet.node("e1");
+    for round in 0..5 {
+        assert_eq!(edge.get("/a").text(), "hello");
+        assert_eq!(edge.get("/last").text(), "bye");
+        for _ in 0..5 {
+            assert_eq!(edge.get("/b").text(), "hello", "{round}");
+            let post = Request::new("POST", HOST, "/c").send(edge.http());
+            assert_eq!(post.status, 200, "{round}");
+        }
+    }
+    assert!(origin.connections() >= 5, "{}", origin.connections());
+}
+
+/// RFC 9113 §8.7: a refused stream was not acted on, so that even a POST is sent again; a broken one may have been.
+#[test]
+fn rfc9113_8_7_what_was_refused_is_sent_again() {
+    let refuses = |asked: &Asked| match asked.path.as_str() {
+        "/refused" if asked.connection == 1 => Act::Refuse,
+        "/dies" if asked.connection == 1 => Act::Die,
+        "/breaks" => Act::Break,
+        _ => Act::Answer("done"),
+    };
+    let origin = StreamOrigin::start(100, refuses);
+    let fleet = edge(&origin, "off", "");
+    let edge = fleet.node("e1");
+    assert_eq!(edge.get("/a").text(), "done");
+    let post = Request::new("POST", HOST, "/refused").send(edge.http());
+    assert_eq!((post.status, post.text().as_str()), (200, "done"));
+    assert_eq!(origin.requests().iter().filter(|asked| asked.path == "/refused").count(), 2);
+    let broken = edge.get("/breaks");
+    assert!(broken.status == 502 || broken.end != End::Complete, "{broken:?}");
+
+    let origin = StreamOrigin::start(100, refuses);
+    let fleet = self::edge(&origin, "off", "");
+    let edge = fleet.node("e1");
+    assert_eq!(edge.get("/a").text(), "done");
+    assert_eq!(edge.get("/dies").text(), "done", "a GET is sent again on a new connection");
+    let origin = StreamOrigin::start(100, refuses);
+    let fleet = self::edge(&origin, "off", "");
+    let edge = fleet.node("e1");
+    assert_eq!(edge.get("/a").text(), "done");
+    let post = Request::new("POST", HOST, "/dies").send(edge.http());
+    assert_eq!(post.status, 502, "a POST that may have been acted on is not");
+    assert_eq!(origin.requests().iter().filter(|asked| asked.path == "/dies").count(), 1);
+}
+
+/// A stream that is reset in the middle is no complete response, and nothing of it is stored.
+#[test]
+fn a_reset_stream_is_seen_as_cut_and_never_stored() {
+    let origin = StreamOrigin::start(100, |_| Act::Break);
+    let fleet = edge(&origin, "default", "");
+    for _ in 0..3 {
+        let broken = fleet.node("e1").get("/a");
+        assert!(broken.status == 502 || broken.end != End::Complete, "{broken:?}");
+        assert!(!broken.cache_status().contains("hit"), "{}", broken.cache_status());
+    }
+}
+
+/// Who speaks HTTP/1.1 where HTTP/2 was agreed on: the log says what was asked of it.
+#[test]
+fn a_server_that_does_not_speak_http2_is_named() {
+    let origin = harness::origin::Origin::start();
+    let fleet = Plan::new()
+        .datacenter("icn", 37.46, 126.44)
+        .edge("e1", "icn")
+        .toml(&format!(
+            "[origin.static]\nservers = [ {{ url = \"{}\" }} ]\nprotocol = \"http2\"",
+            origin.url()
+        ))
+        .toml(&format!(
+            "[site.www]\nhosts = [\"{HOST}\"]\n\
+             routes = [ {{ path = \"/*\", origin = \"static\", cache = \"off\" }} ]"
+        ))
+        .start();
+    let reply = fleet.node("e1").get("/a");
+    let proxy_status = reply.head.joined("proxy-status");
+    assert_eq!(reply.status, 502);
+    // Whether its answer or the end of its connection is seen first is chance.
+    let named = ["http_protocol_error", "connection_terminated"];
+    assert!(named.iter().any(|error| proxy_status.contains(error)), "{proxy_status}");
+    assert!(fleet.node("e1").log().contains("HTTP/2 without TLS"), "{}", fleet.node("e1").log());
+}
+
+/// Active checks speak HTTP/2 to a server that speaks nothing else.
+#[test]
+fn checks_speak_the_version_of_the_origin() {
+    let origin = StreamOrigin::start(100, |_| Act::Answer("well"));
+    let check = "health = { path = \"/healthz\", interval = \"1s\", timeout = \"1s\", down_after = 1, up_after = 1 }";
+    let fleet = edge(&origin, "off", check);
+    wait::until("checks", || (origin.requests().len() >= 3).then_some(()));
+    assert_eq!(fleet.node("e1").get("/a").status, 200);
+    assert_eq!(origin.connections(), 1);
+}
