@@ -4,12 +4,14 @@
 //! it; aliases in order within our zones; steered names by [`crate::steer`]; SOA in negative answers. Sockets, logs
 //! and counters are the caller's.
 
+mod ahead;
 mod chaos;
 mod context;
 mod derived;
 mod https;
 mod limits;
 
+pub use ahead::{Reading, call_in};
 pub use context::{Client, Context, Server, Transport};
 pub use limits::MAX_MESSAGE;
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,7 +24,7 @@ use crate::reason::Reason;
 use crate::rtype;
 use crate::snapshot::Snapshot;
 use crate::steer::{self, Asked, Decision};
-use crate::wire::{self, QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
+use crate::wire::{QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
 use crate::world::{DatacenterId, Family, PolicyId};
 use crate::zone::{Alias, Found, Node, RDATA_AT, Zone};
 
@@ -86,7 +88,7 @@ impl Default for Facts {
 /// Aliases followed in one answer at most.
 const MAX_ALIASES: usize = 8;
 
-/// Answers `packet` into `out`, which holds at least [`wire::MIN_BUFFER`] octets.
+/// Answers `packet` into `out`, which holds at least [`crate::wire::MIN_BUFFER`] octets.
 pub fn answer(
     packet: &[u8],
     client: &Client,
@@ -94,22 +96,33 @@ pub fn answer(
     snapshot: &Snapshot,
     out: &mut [u8],
 ) -> Outcome {
-    if client.address.port() == 0 {
+    answer_read(&Reading::new(packet, *client), context, snapshot, out)
+}
+
+/// As [`answer`], for a query that has been read.
+pub fn answer_read(
+    reading: &Reading<'_>,
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    out: &mut [u8],
+) -> Outcome {
+    if reading.client.address.port() == 0 {
         return Outcome::Drop(Reason::SourcePort);
     }
-    match wire::parse(packet) {
-        Ok(query) => respond(&query, client, context, snapshot, out),
-        Err(refusal) => refuse(&refusal, client, context, out),
+    match &reading.parsed {
+        Ok(query) => respond(query, reading, context, snapshot, out),
+        Err(refusal) => refuse(refusal, reading, context, out),
     }
 }
 
 #[cold]
 fn refuse(
     refusal: &Refusal<'_>,
-    client: &Client,
+    reading: &Reading<'_>,
     context: &Context<'_>,
     out: &mut [u8],
 ) -> Outcome {
+    let client = &reading.client;
     let Refusal::Error { echo, rcode, edns, tsig } = refusal else {
         return Outcome::Drop(Reason::NotAQuery);
     };
@@ -135,7 +148,7 @@ fn refuse(
     let Some(mut response) = Response::begin(out, limit, echo, opt.as_ref()) else {
         return Outcome::Drop(facts.reason);
     };
-    if let Err(reason) = limits::rate(client, context, &mut response, &mut facts, &mut opt) {
+    if let Err(reason) = limits::rate(reading, context, &mut response, &mut facts, &mut opt) {
         return Outcome::Drop(reason);
     }
     if let Some(opt) = &mut opt {
@@ -150,11 +163,12 @@ fn refuse(
 
 fn respond(
     query: &Query<'_>,
-    client: &Client,
+    reading: &Reading<'_>,
     context: &Context<'_>,
     snapshot: &Snapshot,
     out: &mut [u8],
 ) -> Outcome {
+    let client = &reading.client;
     let limit = limits::size(query.edns.as_ref(), client.transport);
     let mut facts = Facts::default();
     let mut opt = query.edns.as_ref().map(|edns| {
@@ -171,7 +185,7 @@ fn respond(
     let Answering { mut response, mut facts, authoritative, .. } = answering;
     facts.truncated = response.is_truncated();
     if context.server.limiter.is_some()
-        && let Err(reason) = limits::rate(client, context, &mut response, &mut facts, &mut opt)
+        && let Err(reason) = limits::rate(reading, context, &mut response, &mut facts, &mut opt)
     {
         return Outcome::Drop(reason);
     }
@@ -201,6 +215,7 @@ struct Answering<'a, 'o> {
 #[derive(Clone, Copy)]
 struct Current<'n> {
     name: &'n [u8],
+    hash: u64,
     /// Where the name stands in the answer.
     at: u16,
 }
@@ -236,7 +251,11 @@ impl Answering<'_, '_> {
         if self.query.qtype == rtype::TXT && self.explained() {
             return;
         }
-        let current = Current { name: self.query.name.as_wire(), at: QUESTION_NAME };
+        let current = Current {
+            name: self.query.name.as_wire(),
+            hash: self.query.name.hash(),
+            at: QUESTION_NAME,
+        };
         if let Next::Follow(at) = self.step(&current, false) {
             self.follow_aliases(at);
         }
@@ -255,14 +274,14 @@ impl Answering<'_, '_> {
             name.copy_from_slice(from);
             name.make_ascii_lowercase();
             // Names that lead back to one another are told once; whoever asked sees the loop in them.
-            let target = xxh3_64(name);
-            if name == self.query.name.as_wire() || targets.contains(&target) {
+            let hash = xxh3_64(name);
+            if name == self.query.name.as_wire() || targets.contains(&hash) {
                 break;
             }
             if let Some(slot) = targets.get_mut(slot) {
-                *slot = target;
+                *slot = hash;
             }
-            match self.step(&Current { name, at: 0xc000 | at }, true) {
+            match self.step(&Current { name, hash, at: 0xc000 | at }, true) {
                 Next::Done => return,
                 Next::Follow(next) => at = next,
             }
@@ -277,7 +296,7 @@ impl Answering<'_, '_> {
     /// One name of the chain.
     fn step(&mut self, current: &Current<'_>, aliased: bool) -> Next {
         let zones = &self.snapshot.tables.zones;
-        let found = zones.find(current.name, self.query.qtype == rtype::DS);
+        let found = zones.find_hashed(current.name, current.hash, self.query.qtype == rtype::DS);
         if !matches!(found, Found::Foreign) && (aliased || !matches!(found, Found::Delegated(_))) {
             self.authoritative = true;
         }

@@ -143,6 +143,18 @@ impl Table {
         (self.lists.get(leaf as usize), scope)
     }
 
+    /// Has the first thing that looking up `address` reads come nearer before it is needed.
+    #[inline]
+    pub fn touch_index(&self, address: IpAddr) {
+        self.leaves.touch_index(address);
+    }
+
+    /// The next thing.
+    #[inline]
+    pub fn touch_ranges(&self, address: IpAddr) {
+        self.leaves.touch_ranges(address);
+    }
+
     /// Whether the operator wrote a network down that holds `address`.
     pub fn is_declared(&self, address: IpAddr) -> bool {
         *self.declared.get(address)

@@ -157,9 +157,18 @@ struct Cell {
     exported: AtomicU64,
 }
 
-/// What one batch came to: positions of cells, once per query.
+/// What one batch came to: positions of cells, and how often each is counted. Queries of one batch fall into a few cells.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<usize>);
+pub struct Batch(Vec<(usize, u64)>);
+
+impl Batch {
+    fn count(&mut self, cell: usize) {
+        match self.0.iter_mut().find(|(at, _)| *at == cell) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((cell, 1)),
+        }
+    }
+}
 
 impl Stats {
     /// All zero.
@@ -193,35 +202,33 @@ impl Stats {
     /// Adds one query to a batch.
     pub fn note(&self, transport: Transport, outcome: &Outcome, batch: &mut Batch) {
         match outcome {
-            Outcome::Drop(reason) => batch.0.push(Self::DROPS_AT + *reason as usize),
+            Outcome::Drop(reason) => batch.count(Self::DROPS_AT + *reason as usize),
             Outcome::Respond { facts, .. } => self.note_answer(transport, facts, batch),
         }
     }
 
     fn note_answer(&self, transport: Transport, facts: &Facts, batch: &mut Batch) {
         let rcode = RCODES.iter().position(|rcode| *rcode == facts.rcode).unwrap_or(0);
-        batch.0.push(transport as usize * RCODES.len() + rcode);
+        batch.count(transport as usize * RCODES.len() + rcode);
         if facts.reason == Reason::RateLimit {
-            batch.0.push(Self::SLIPPED_AT + usize::from(facts.rcode == Rcode::BadCookie));
+            batch.count(Self::SLIPPED_AT + usize::from(facts.rcode == Rcode::BadCookie));
         } else if facts.truncated {
-            batch.0.push(Self::TRUNCATED_AT);
+            batch.count(Self::TRUNCATED_AT);
         }
         if let Some(policy) = facts.policy {
             let datacenter = facts.datacenter.map_or(0, |id| usize::from(id) + 1);
             let row = usize::from(policy) * (self.datacenters.len() + 1) + datacenter;
-            batch.0.push(Self::ANSWERS_AT + row * REASONS + facts.reason as usize);
+            batch.count(Self::ANSWERS_AT + row * REASONS + facts.reason as usize);
         }
     }
 
-    /// Adds a batch and empties it. Equal cells are added once: one atomic write for most batches.
+    /// Adds a batch and empties it: one atomic write for each of its cells.
     pub fn add(&self, batch: &mut Batch) {
-        batch.0.sort_unstable();
-        for run in batch.0.chunk_by(|a, b| a == b) {
-            if let Some(cell) = run.first().and_then(|at| self.cells.get(*at)) {
-                cell.count.fetch_add(run.len() as u64, Ordering::Relaxed);
+        for (at, count) in batch.0.drain(..) {
+            if let Some(cell) = self.cells.get(at) {
+                cell.count.fetch_add(count, Ordering::Relaxed);
             }
         }
-        batch.0.clear();
     }
 
     /// Takes what was added since the last time over into `registry`.

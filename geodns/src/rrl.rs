@@ -78,6 +78,10 @@ const TRIES: usize = 4;
 #[repr(align(64))]
 struct Set([AtomicU64; WAYS]);
 
+/// A client's network, as a number that nobody outside can foresee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(u64);
+
 /// The table of accounts.
 pub struct Limiter {
     settings: Settings,
@@ -162,20 +166,23 @@ impl Limiter {
         SETS * size_of::<Set>()
     }
 
-    /// Puts one answer to `client` on its network's account.
-    pub fn account(&self, client: IpAddr, kind: Kind, now: UnixMillis) -> Verdict {
-        let client = client.to_canonical();
-        let verdict = self.charge(client, kind, now.0.wrapping_mul(TICKS_PER_MILLI) & CLOCK_MASK);
+    /// Puts one answer on the account of a client's network.
+    pub fn account(
+        &self,
+        (client, network): (IpAddr, Network),
+        kind: Kind,
+        now: UnixMillis,
+    ) -> Verdict {
+        let verdict = self.charge(network, kind, now.0.wrapping_mul(TICKS_PER_MILLI) & CLOCK_MASK);
         // Few are exempt, and few of them are over the limit: that comes last.
-        if verdict != Verdict::Send && self.exempt.lookup(client).0 {
+        if verdict != Verdict::Send && self.exempt.lookup(client.to_canonical()).0 {
             Verdict::Send
         } else {
             verdict
         }
     }
 
-    fn charge(&self, client: IpAddr, kind: Kind, now: u64) -> Verdict {
-        let hash = self.hash(client);
+    fn charge(&self, Network(hash): Network, kind: Kind, now: u64) -> Verdict {
         // The accounts of a network lie in one set, each under a mark of its own.
         let mark = (hash >> 48) as u16 ^ kind as u16;
         let Some(Set(accounts)) = self.sets.get(hash as usize % SETS) else { return Verdict::Send };
@@ -196,19 +203,17 @@ impl Limiter {
         Verdict::Send
     }
 
-    /// Has the accounts of a client's network come nearer, out of the memory's far end, before they are needed. Done for
-    /// a batch of clients at once, it costs little more than for one.
-    pub fn touch(&self, client: IpAddr) {
-        if let Some(Set([first, ..])) =
-            self.sets.get(self.hash(client.to_canonical()) as usize % SETS)
-        {
+    /// Has the accounts of a network come nearer before they are needed.
+    #[inline]
+    pub fn touch(&self, Network(hash): Network) {
+        if let Some(Set([first, ..])) = self.sets.get(hash as usize % SETS) {
             std::hint::black_box(first.load(Ordering::Relaxed));
         }
     }
 
-    /// A number for a client's network that nobody outside can foresee.
-    fn hash(&self, client: IpAddr) -> u64 {
-        let (family, bits, length) = match client {
+    /// The network of a client.
+    pub fn network(&self, client: IpAddr) -> Network {
+        let (family, bits, length) = match client.to_canonical() {
             IpAddr::V4(v4) => (4, u128::from(v4.to_bits()) << 96, self.settings.prefix_v4),
             IpAddr::V6(v6) => (6, v6.to_bits(), self.settings.prefix_v6),
         };
@@ -218,7 +223,7 @@ impl Limiter {
             *head = (bits & mask).to_be_bytes();
             tail.fill(family);
         }
-        self.key.hash(&octets)
+        Network(self.key.hash(&octets))
     }
 }
 
@@ -243,7 +248,8 @@ mod tests {
     }
 
     fn at(limiter: &Limiter, client: &str, kind: Kind, milli: u64) -> Verdict {
-        limiter.account(client.parse().unwrap(), kind, UnixMillis(START + milli))
+        let client = client.parse().unwrap();
+        limiter.account((client, limiter.network(client)), kind, UnixMillis(START + milli))
     }
 
     /// Sent, slipped and dropped of `count` answers, `every` milliseconds apart.

@@ -8,6 +8,7 @@
 mod response;
 
 use shared::prefix::Prefix;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use response::{MIN_BUFFER, Response, Section};
 
@@ -108,6 +109,7 @@ pub struct Echo<'p> {
 pub struct LowerName {
     octets: [u8; MAX_NAME_BYTES],
     length: u8,
+    hash: u64,
 }
 
 /// A message that is not looked up.
@@ -143,7 +145,13 @@ impl LowerName {
         let to = octets.get_mut(..wire.len())?;
         to.copy_from_slice(wire);
         to.make_ascii_lowercase();
-        Some(Self { octets, length })
+        let hash = xxh3_64(to);
+        Some(Self { octets, length, hash })
+    }
+
+    /// XXH3 of the octets, by which zones find names.
+    pub const fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// The octets.

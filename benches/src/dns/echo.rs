@@ -17,18 +17,21 @@ struct Control([u8; CONTROL_BYTES]);
 /// Echoes until it is killed.
 pub fn serve(address: SocketAddrV4) -> anyhow::Result<()> {
     let socket = UdpSocket::bind(address)?;
-    let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open, and the option is an int of the length given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_PKTINFO,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    anyhow::ensure!(result == 0, "IP_PKTINFO: {}", std::io::Error::last_os_error());
+    // As geodns has them.
+    let options = [(libc::IP_PKTINFO, 1), (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)];
+    for (name, value) in options {
+        // SAFETY: the descriptor is open, and the option is an int of the length given.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_IP,
+                name,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        anyhow::ensure!(result == 0, "setsockopt: {}", std::io::Error::last_os_error());
+    }
     let mut buffers = vec![[0u8; BYTES]; BATCH];
     let mut controls = vec![Control([0; CONTROL_BYTES]); BATCH];
     // SAFETY: addresses of zeros are of no family.

@@ -1,6 +1,6 @@
 //! How large an answer may be, and whether it is sent at all.
 
-use super::{Client, Context, Facts, Transport};
+use super::{Context, Facts, Reading, Transport};
 use crate::cookie;
 use crate::edns::{self, Edns, Reply};
 use crate::reason::Reason;
@@ -23,17 +23,20 @@ pub(super) fn size(edns: Option<&Edns<'_>>, transport: Transport) -> usize {
 /// Puts the answer on its client network's account. What is over the limit is not sent (the error), or becomes an
 /// answer by which a client that is no forgery gets on: its cookie, or that it is to come by TCP.
 pub(super) fn rate(
-    client: &Client,
+    reading: &Reading<'_>,
     context: &Context<'_>,
     response: &mut Response<'_>,
     facts: &mut Facts,
     opt: &mut Option<Reply<'_>>,
 ) -> Result<(), Reason> {
     let Some(limiter) = &context.server.limiter else { return Ok(()) };
+    let client = &reading.client;
     if client.transport != Transport::Udp || facts.cookie == cookie::State::Valid {
         return Ok(());
     }
-    match limiter.account(client.address.ip(), kind(facts), context.now) {
+    let address = client.address.ip();
+    let network = reading.network.unwrap_or_else(|| limiter.network(address));
+    match limiter.account((address, network), kind(facts), context.now) {
         Verdict::Send => return Ok(()),
         Verdict::Drop => return Err(Reason::RateLimit),
         Verdict::Slip => {}

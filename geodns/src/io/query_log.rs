@@ -74,30 +74,30 @@ impl QueryLog {
 
     /// Tells dnstap of a query and its answer; an empty one was not sent. `server` is where the query was asked.
     #[inline]
-    pub(super) fn tap(
+    pub(super) fn tap<'q>(
         &self,
         client: &Client,
         server: impl FnOnce() -> Option<SocketAddr>,
         asked: UnixMillis,
-        query: &[u8],
+        query: impl FnOnce() -> &'q [u8],
         response: &[u8],
     ) {
         if self.tap.is_on() && self.takes(client) {
-            self.tap.tell(client, server(), asked, query, response);
+            self.tap.tell(client, server(), asked, query(), response);
         }
     }
 
     #[inline]
-    pub(super) fn write(
+    pub(super) fn write<'q>(
         &self,
         node: &str,
-        packet: &[u8],
+        packet: impl FnOnce() -> &'q [u8],
         client: &Client,
         snapshot: &Snapshot,
         outcome: &Outcome,
     ) {
         if self.log.is_on() && self.takes(client) {
-            self.write_line(node, packet, client, snapshot, outcome);
+            self.write_line(node, packet(), client, snapshot, outcome);
         }
     }
 

@@ -40,9 +40,9 @@ pub(super) fn reply(
         let context = served.context(now);
         let outcome = answer(packet, &client, &context, &served.snapshot, scratch);
         served.stats.note(transport, &outcome, batch);
-        served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
+        served.log.write(&served.node, || packet, &client, &served.snapshot, &outcome);
         let response = scratch.get(..outcome.length()).unwrap_or_default();
-        served.log.tap(&client, || ends.server, now, packet, response);
+        served.log.tap(&client, || ends.server, now, || packet, response);
         if matches!(outcome, Outcome::Respond { .. }) {
             take(response);
         }

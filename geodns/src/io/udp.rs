@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use shared::io::clock;
 
 use super::node::{Draws, Served};
-use crate::answer::{Client, Outcome, Transport, answer};
+use crate::answer::{Client, Outcome, Reading, Transport, answer_read, call_in};
 use crate::edns::UDP_SIZE;
 use crate::metrics::Batch;
 
@@ -63,22 +63,25 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
         let served = served.load();
         let now = clock::now();
         let context = served.context(now);
-        if let Some(limiter) = &context.server.limiter {
-            for index in 0..incoming.received.len() {
-                if let Some((_, address)) = incoming.query(index) {
-                    limiter.touch(address.ip());
-                }
-            }
-        }
-        for index in 0..incoming.received.len() {
-            let Some((packet, address)) = incoming.query(index) else { continue };
+        let mut readings: [Option<Reading<'_>>; BATCH] = std::array::from_fn(|index| {
+            let (packet, address) = incoming.query(index)?;
+            Some(Reading::new(
+                packet,
+                Client { address, transport: Transport::Udp, draw: draws.next() },
+            ))
+        });
+        let count = incoming.received.len();
+        call_in(readings.get_mut(..count).unwrap_or_default(), &context, &served.snapshot);
+        for (index, reading) in readings.iter().enumerate().take(count) {
+            let Some(reading) = reading else { continue };
             let Some(out) = outgoing.free() else { break };
-            let client = Client { address, transport: Transport::Udp, draw: draws.next() };
-            let outcome = answer(packet, &client, &context, &served.snapshot, out);
+            let client = &reading.client;
+            let outcome = answer_read(reading, &context, &served.snapshot, out);
             served.stats.note(Transport::Udp, &outcome, &mut batch);
-            served.log.write(&served.node, packet, &client, &served.snapshot, &outcome);
+            let packet = || incoming.query(index).map_or(&[] as &[u8], |(packet, _)| packet);
+            served.log.write(&served.node, packet, client, &served.snapshot, &outcome);
             let response = out.get(..outcome.length()).unwrap_or_default();
-            served.log.tap(&client, || incoming.asked_at(index, socket), now, packet, response);
+            served.log.tap(client, || incoming.asked_at(index, socket), now, packet, response);
             if let Outcome::Respond { length, .. } = outcome {
                 outgoing.staged.push(Staged { to: index, length });
             }
@@ -90,21 +93,33 @@ pub(super) fn serve(socket: &UdpSocket, served: &Arc<ArcSwap<Served>>, stop: &At
 
 fn prepare(socket: &UdpSocket, keeps_address: bool) -> std::io::Result<()> {
     socket.set_read_timeout(Some(WAKE))?;
-    if !keeps_address {
-        return Ok(());
+    let is_v4 = socket.local_addr()?.is_ipv4();
+    if is_v4 {
+        // RFC 9715 §3.1: answers are never cut into fragments, whatever a forged ICMP message says of the path. The
+        // kernel need not number them either, which is a tenth of what an answer costs. Over IPv6 they are no longer
+        // than any link takes.
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
     }
-    let (level, name) = match socket.local_addr()? {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-    };
-    let on: libc::c_int = 1;
+    match (keeps_address, is_v4) {
+        (false, _) => Ok(()),
+        (true, true) => set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        (true, false) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+    }
+}
+
+fn set(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> std::io::Result<()> {
     // SAFETY: the descriptor is open, and the option is an int of the length given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             name,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -133,6 +148,8 @@ struct Received {
 struct Outgoing {
     answers: Vec<[u8; ANSWER_BYTES]>,
     staged: Vec<Staged>,
+    /// Whether a link turned out to be too short for an answer in one piece.
+    may_be_cut: bool,
 }
 
 struct Staged {
@@ -244,7 +261,11 @@ impl Incoming {
 
 impl Outgoing {
     fn new() -> Self {
-        Self { answers: vec![[0; ANSWER_BYTES]; BATCH], staged: Vec::with_capacity(BATCH) }
+        Self {
+            answers: vec![[0; ANSWER_BYTES]; BATCH],
+            staged: Vec::with_capacity(BATCH),
+            may_be_cut: false,
+        }
     }
 
     /// The buffer of the next answer.
@@ -285,10 +306,28 @@ impl Outgoing {
             let count = unsafe {
                 libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, 0)
             };
-            sent += usize::try_from(count).unwrap_or(0).max(1);
+            match usize::try_from(count) {
+                Ok(count) => sent += count.max(1),
+                Err(_) if too_long_for_link() && !self.may_be_cut => {
+                    self.may_be_cut = true;
+                    let _ = set(
+                        socket,
+                        libc::IPPROTO_IP,
+                        libc::IP_MTU_DISCOVER,
+                        libc::IP_PMTUDISC_OMIT,
+                    );
+                }
+                Err(_) => sent += 1,
+            }
         }
         self.staged.clear();
     }
+}
+
+/// Whether the last call failed because this machine's own link takes no datagram of that length.
+#[cold]
+fn too_long_for_link() -> bool {
+    std::io::Error::last_os_error().raw_os_error() == Some(libc::EMSGSIZE)
 }
 
 fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {

@@ -26,7 +26,8 @@ pub use build::{Builder, Steered};
 pub use records::{Record, Records};
 
 use crate::name::{Name, Shown, ancestors, label_count};
-use table::{NameTable, tag};
+use table::{NameTable, tag_of};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A place in a zone file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,9 +317,15 @@ impl Zones {
     /// Looks up a name in lower-case wire form. `for_ds`: the question is for DS records, which the parent's side of
     /// a cut holds (RFC 4035 §3.1.4.1).
     pub fn find(&self, name: &[u8], for_ds: bool) -> Found<'_> {
+        self.find_hashed(name, xxh3_64(name), for_ds)
+    }
+
+    /// As [`find`](Self::find) with the XXH3 of `name`.
+    pub fn find_hashed(&self, name: &[u8], hash: u64, for_ds: bool) -> Found<'_> {
+        let hash_of = |above: &[u8]| if above.len() == name.len() { hash } else { xxh3_64(above) };
         let too_deep = label_count(name).saturating_sub(self.deepest);
         let mut candidates = ancestors(name).skip(too_deep);
-        let closest = candidates.find_map(|ancestor| self.node(ancestor));
+        let closest = candidates.find_map(|ancestor| self.node(ancestor, hash_of(ancestor)));
         let Some(node) = closest else { return Found::Foreign };
         let Some(zone) = self.zones.get(node.entry.zone as usize) else { return Found::Foreign };
         let exact = node.name_length() == name.len();
@@ -352,7 +359,32 @@ impl Zones {
 
     /// Whether a name in lower-case wire form exists itself; a wildcard that would stand for it does not count.
     pub fn exists(&self, name: &[u8]) -> bool {
-        self.node(name).is_some()
+        self.node(name, xxh3_64(name)).is_some()
+    }
+
+    /// Has the first thing that looking up the name with this XXH3 reads come nearer before it is needed.
+    #[inline]
+    pub fn touch_slot(&self, hash: u64) {
+        self.table.touch(tag_of(hash));
+    }
+
+    /// The next thing; gives the number of the entry that is most probably this name's.
+    #[inline]
+    pub fn touch_entry(&self, hash: u64) -> Option<u32> {
+        let number = self.table.find(tag_of(hash), |_| true)?;
+        std::hint::black_box(self.entries.get(number as usize)?.at);
+        Some(number)
+    }
+
+    /// The last thing: an entry's name and its first records. Gives the policy that answers for it.
+    #[inline]
+    pub fn touch_records(&self, number: u32) -> Option<PolicyId> {
+        const NEXT_LINE: usize = 64;
+        let node = self.entry(number)?;
+        let at = node.entry.at as usize;
+        std::hint::black_box(self.octets.get(at).copied());
+        std::hint::black_box(self.octets.get(at + NEXT_LINE).copied());
+        node.steered()
     }
 
     /// The zones, in no particular order.
@@ -377,9 +409,9 @@ impl Zones {
     }
 
     #[inline]
-    fn node(&self, name: &[u8]) -> Option<Node<'_>> {
+    fn node(&self, name: &[u8], hash: u64) -> Option<Node<'_>> {
         let is_it = |id: u32| self.entry(id).is_some_and(|node| node.name() == name);
-        self.entry(self.table.find(tag(name), is_it)?)
+        self.entry(self.table.find(tag_of(hash), is_it)?)
     }
 
     #[inline]

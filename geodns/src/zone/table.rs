@@ -6,7 +6,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The half of a name's hash that the table keeps: where to look, and what to compare before names are.
 pub(super) fn tag(name: &[u8]) -> u32 {
-    (xxh3_64(name) >> 32) as u32
+    tag_of(xxh3_64(name))
+}
+
+/// The same of a name's XXH3.
+pub(super) const fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 /// No id.
@@ -49,6 +54,14 @@ impl NameTable {
             at = self.after(at);
         }
         None
+    }
+
+    /// Has the slot of a tag come nearer before it is needed.
+    #[inline]
+    pub(super) fn touch(&self, tag: u32) {
+        if let Some(slot) = self.slots.get(self.first(tag)) {
+            std::hint::black_box(slot.id);
+        }
     }
 
     /// Adds an id that is not there yet.

@@ -14,7 +14,7 @@ use super::{Address, IpRangeMap, RangeMap, largest_network};
 /// An index by the address's top bits leaves a short binary search among the starts of ranges. IPv4-in-IPv6 is not
 /// looked through here: see [`super::embedded_ipv4`] for whole addresses and [`IpRangeMap::with_6to4`] for networks.
 #[derive(Clone, Debug)]
-pub struct LookupTable<L> {
+pub struct LookupTable<L: Copy> {
     v4: V4<L>,
     v6: V6<L>,
 }
@@ -59,6 +59,33 @@ impl<L: Copy + Eq> LookupTable<L> {
         (leaf, scope.min(max_bits))
     }
 
+    /// Has the first thing that a lookup of this address reads come nearer before it is needed: done for many addresses
+    /// before the first of them is looked up, the memory is waited for once.
+    #[inline]
+    pub fn touch_index(&self, address: IpAddr) {
+        std::hint::black_box(self.between(address));
+    }
+
+    /// The same for what it reads next.
+    #[inline]
+    pub fn touch_ranges(&self, address: IpAddr) {
+        let between = self.between(address);
+        match (address, &self.v6) {
+            (IpAddr::V4(_), _) => self.v4.ranges.touch(between),
+            (IpAddr::V6(_), V6::Coarse(table)) => table.ranges.touch(between),
+            (IpAddr::V6(_), V6::Fine(table)) => table.ranges.touch(between),
+        }
+    }
+
+    #[inline]
+    fn between(&self, address: IpAddr) -> (u32, u32) {
+        match (address, &self.v6) {
+            (IpAddr::V4(v4), _) => self.v4.between(v4.to_bits()),
+            (IpAddr::V6(v6), V6::Coarse(table)) => table.between((v6.to_bits() >> 64) as u64),
+            (IpAddr::V6(v6), V6::Fine(table)) => table.between(v6.to_bits()),
+        }
+    }
+
     /// What `f` makes of every leaf, as a map of all addresses.
     pub fn map<T: Eq>(&self, mut f: impl FnMut(L) -> T) -> IpRangeMap<T> {
         let v4 = RangeMap::from_starts(self.v4.ranges.iter().map(|(start, leaf)| (start, f(leaf))));
@@ -75,10 +102,10 @@ impl<L: Copy + Eq> LookupTable<L> {
 
     /// How many ranges the table has.
     pub fn range_count(&self) -> usize {
-        self.v4.ranges.starts.len()
+        self.v4.ranges.0.len()
             + match &self.v6 {
-                V6::Coarse(table) => table.ranges.starts.len(),
-                V6::Fine(table) => table.ranges.starts.len(),
+                V6::Coarse(table) => table.ranges.0.len(),
+                V6::Fine(table) => table.ranges.0.len(),
             }
     }
 
@@ -94,39 +121,51 @@ impl<L: Copy + Eq> LookupTable<L> {
     }
 }
 
-/// A map's ranges: where each starts, and its leaf.
-#[derive(Clone, Debug)]
-struct Ranges<A, L> {
-    starts: Box<[A]>,
-    leaves: Box<[L]>,
+/// Where a range starts, and its leaf: side by side, so that a lookup reads both at once, and without a gap.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+struct Range<A, L> {
+    start: A,
+    leaf: L,
 }
+
+/// A map's ranges.
+#[derive(Clone, Debug)]
+struct Ranges<A: Copy, L: Copy>(Box<[Range<A, L>]>);
 
 impl<A: Address, L: Copy + Eq> Ranges<A, L> {
     fn new(ranges: impl Iterator<Item = (A, L)>) -> Self {
-        let (starts, leaves): (Vec<A>, Vec<L>) = ranges.unzip();
-        Self { starts: starts.into(), leaves: leaves.into() }
+        Self(ranges.map(|(start, leaf)| Range { start, leaf }).collect())
     }
 
     /// Where each range starts, and its leaf.
     fn iter(&self) -> impl Iterator<Item = (A, L)> {
-        self.starts.iter().copied().zip(self.leaves.iter().copied())
+        self.0.iter().map(|range| (range.start, range.leaf))
     }
 
     /// Leaf and scope of an address that lies in one of the ranges `low..=high`.
     #[inline]
-    fn lookup_between(&self, low: u32, high: u32, address: A) -> (L, u8) {
+    fn lookup_between(&self, (low, high): (u32, u32), address: A) -> (L, u8) {
         let (low, high) = (low as usize, high as usize);
-        let at = low + self.starts[low + 1..=high].partition_point(|start| *start <= address);
-        let scope =
-            largest_network(address, self.starts[at].pred(), self.starts.get(at + 1).copied());
-        (self.leaves[at], scope)
+        let at = low + self.0[low + 1..=high].partition_point(|range| { range.start } <= address);
+        let Range { start, leaf } = self.0[at];
+        let next = self.0.get(at + 1).map(|range| range.start);
+        (leaf, largest_network(address, start.pred(), next))
+    }
+
+    /// Reads in the middle of the ranges `low..=high`.
+    #[inline]
+    fn touch(&self, (low, high): (u32, u32)) {
+        if let Some(range) = self.0.get((low + (high - low) / 2) as usize) {
+            std::hint::black_box(range.start);
+        }
     }
 
     /// For each of the ascending addresses, the position of the range that holds it.
     fn positions(&self, addresses: impl Iterator<Item = A>) -> impl Iterator<Item = u32> {
         let mut at = 0;
         addresses.map(move |address| {
-            while self.starts.get(at + 1).is_some_and(|next| *next <= address) {
+            while self.0.get(at + 1).is_some_and(|next| { next.start } <= address) {
                 at += 1;
             }
             at as u32
@@ -134,17 +173,17 @@ impl<A: Address, L: Copy + Eq> Ranges<A, L> {
     }
 
     fn last_position(&self) -> u32 {
-        (self.starts.len() - 1) as u32
+        (self.0.len() - 1) as u32
     }
 
     fn memory(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.leaves)
+        size_of_val(&*self.0)
     }
 }
 
 /// IPv4: one index entry for each /16, and one for the end.
 #[derive(Clone, Debug)]
-struct V4<L> {
+struct V4<L: Copy> {
     ranges: Ranges<u32, L>,
     /// Entry `i` is the range that holds the first address of the `i`th /16; the last entry is the last range.
     index: Box<[u32]>,
@@ -160,14 +199,20 @@ impl<L: Copy + Eq> V4<L> {
 
     #[inline]
     fn lookup(&self, address: u32) -> (L, u8) {
+        self.ranges.lookup_between(self.between(address), address)
+    }
+
+    /// The first and the last range that may hold an address.
+    #[inline]
+    fn between(&self, address: u32) -> (u32, u32) {
         let top = address.top16();
-        self.ranges.lookup_between(self.index[top], self.index[top + 1], address)
+        (self.index[top], self.index[top + 1])
     }
 }
 
 /// IPv6, with half the memory when no network is longer than /64.
 #[derive(Clone, Debug)]
-enum V6<L> {
+enum V6<L: Copy> {
     Coarse(Sliced<u64, L>),
     Fine(Sliced<u128, L>),
 }
@@ -227,7 +272,7 @@ impl Wide for u128 {
 /// Ranges under an index in which each /16 of 2000::/3 is cut into slices according to how many ranges it holds: real
 /// allocations are crowded in a few /16s, so that one width for all would be too fine or too coarse.
 #[derive(Clone, Debug)]
-struct Sliced<A, L> {
+struct Sliced<A: Copy, L: Copy> {
     ranges: Ranges<A, L>,
     /// For each /16: its first slice, times 32, plus the number of address bits that select the slice.
     blocks: Box<[u32]>,
@@ -238,7 +283,7 @@ struct Sliced<A, L> {
 impl<A: Wide, L: Copy + Eq> Sliced<A, L> {
     fn new(ranges: Ranges<A, L>) -> Self {
         let mut crowd = vec![0u32; GLOBAL.1];
-        for start in &ranges.starts {
+        for (start, _) in ranges.iter() {
             let block = start.top16().checked_sub(GLOBAL.0);
             if let Some(count) = block.and_then(|block| crowd.get_mut(block)) {
                 *count += 1;
@@ -266,7 +311,13 @@ impl<A: Wide, L: Copy + Eq> Sliced<A, L> {
 
     #[inline]
     fn lookup(&self, address: A) -> (L, u8) {
-        let (low, high) = match self.blocks.get(address.top16().wrapping_sub(GLOBAL.0)) {
+        self.ranges.lookup_between(self.between(address), address)
+    }
+
+    /// The first and the last range that may hold an address.
+    #[inline]
+    fn between(&self, address: A) -> (u32, u32) {
+        match self.blocks.get(address.top16().wrapping_sub(GLOBAL.0)) {
             Some(block) => {
                 let (first, bits) = (block >> 5, block & 31);
                 let below = (address.top64() >> (48 - bits)) & ((1 << bits) - 1);
@@ -275,8 +326,7 @@ impl<A: Wide, L: Copy + Eq> Sliced<A, L> {
             }
             // Outside 2000::/3 next to nothing is mapped.
             None => (0, self.ranges.last_position()),
-        };
-        self.ranges.lookup_between(low, high, address)
+        }
     }
 
     fn memory(&self) -> usize {
