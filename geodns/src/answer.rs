@@ -24,7 +24,7 @@ use crate::reason::Reason;
 use crate::rtype;
 use crate::snapshot::Snapshot;
 use crate::steer::{self, Asked, Decision};
-use crate::wire::{QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
+use crate::wire::{LowerName, QUESTION_NAME, Query, Rcode, Refusal, Response, Section, class};
 use crate::world::{DatacenterId, Family, PolicyId};
 use crate::zone::{Alias, Found, Node, RDATA_AT, Zone};
 
@@ -96,7 +96,8 @@ pub fn answer(
     snapshot: &Snapshot,
     out: &mut [u8],
 ) -> Outcome {
-    answer_read(&Reading::new(packet, *client), context, snapshot, out)
+    let mut name = LowerName::default();
+    answer_read(&Reading::new(packet, *client, &mut name), context, snapshot, out)
 }
 
 /// As [`answer`], for a query that has been read.
@@ -179,8 +180,16 @@ fn respond(
     let Some(response) = Response::begin(out, limit, &query.echo, opt.as_ref()) else {
         return Outcome::Drop(Reason::NotAQuery);
     };
-    let mut answering =
-        Answering { response, snapshot, client, context, query, facts, authoritative: false };
+    let mut answering = Answering {
+        response,
+        snapshot,
+        client,
+        context,
+        query,
+        name: reading.name,
+        facts,
+        authoritative: false,
+    };
     answering.run();
     let Answering { mut response, mut facts, authoritative, .. } = answering;
     facts.truncated = response.is_truncated();
@@ -207,6 +216,7 @@ struct Answering<'a, 'o> {
     client: &'a Client,
     context: &'a Context<'a>,
     query: &'a Query<'a>,
+    name: &'a LowerName,
     facts: Facts,
     authoritative: bool,
 }
@@ -251,11 +261,8 @@ impl Answering<'_, '_> {
         if self.query.qtype == rtype::TXT && self.explained() {
             return;
         }
-        let current = Current {
-            name: self.query.name.as_wire(),
-            hash: self.query.name.hash(),
-            at: QUESTION_NAME,
-        };
+        let current =
+            Current { name: self.name.as_wire(), hash: self.name.hash(), at: QUESTION_NAME };
         if let Next::Follow(at) = self.step(&current, false) {
             self.follow_aliases(at);
         }
@@ -275,7 +282,7 @@ impl Answering<'_, '_> {
             name.make_ascii_lowercase();
             // Names that lead back to one another are told once; whoever asked sees the loop in them.
             let hash = xxh3_64(name);
-            if name == self.query.name.as_wire() || targets.contains(&hash) {
+            if name == self.name.as_wire() || targets.contains(&hash) {
                 break;
             }
             if let Some(slot) = targets.get_mut(slot) {

@@ -143,16 +143,16 @@ impl Table {
         (self.lists.get(leaf as usize), scope)
     }
 
-    /// Has the first thing that looking up `address` reads come nearer before it is needed.
+    /// Where a lookup of `address` begins.
     #[inline]
-    pub fn touch_index(&self, address: IpAddr) {
-        self.leaves.touch_index(address);
+    pub fn index_at(&self, address: IpAddr) -> *const u8 {
+        self.leaves.index_at(address)
     }
 
-    /// The next thing.
+    /// Where it goes on.
     #[inline]
-    pub fn touch_ranges(&self, address: IpAddr) {
-        self.leaves.touch_ranges(address);
+    pub fn ranges_at(&self, address: IpAddr) -> [*const u8; 2] {
+        self.leaves.ranges_at(address)
     }
 
     /// Whether the operator wrote a network down that holds `address`.

@@ -84,8 +84,6 @@ pub mod class {
 pub struct Query<'p> {
     /// What answers copy from the header and the question.
     pub echo: Echo<'p>,
-    /// QNAME in lower case.
-    pub name: LowerName,
     /// QTYPE.
     pub qtype: u16,
     /// QCLASS.
@@ -104,7 +102,8 @@ pub struct Echo<'p> {
     question: &'p [u8],
 }
 
-/// QNAME folded to lower case, on the stack.
+/// QNAME folded to lower case, in the caller's memory: it is long, and copies of it would cost more than the rest of a
+/// query.
 #[derive(Clone)]
 pub struct LowerName {
     octets: [u8; MAX_NAME_BYTES],
@@ -138,15 +137,22 @@ pub struct Tsig<'p> {
     algorithm_and_time: &'p [u8],
 }
 
+impl Default for LowerName {
+    fn default() -> Self {
+        Self { octets: [0; MAX_NAME_BYTES], length: 1, hash: xxh3_64(&[0]) }
+    }
+}
+
 impl LowerName {
-    fn new(wire: &[u8]) -> Option<Self> {
-        let mut octets = [0; MAX_NAME_BYTES];
-        let length = u8::try_from(wire.len()).ok()?;
-        let to = octets.get_mut(..wire.len())?;
-        to.copy_from_slice(wire);
-        to.make_ascii_lowercase();
-        let hash = xxh3_64(to);
-        Some(Self { octets, length, hash })
+    /// Becomes the name of the question.
+    pub fn set(&mut self, query: &Query<'_>) {
+        // No longer than that, or it would not have been read.
+        let name = query.echo.question_name();
+        let Some(octets) = self.octets.get_mut(..name.len()) else { return };
+        octets.copy_from_slice(name);
+        octets.make_ascii_lowercase();
+        self.hash = xxh3_64(octets);
+        self.length = name.len() as u8;
     }
 
     /// XXH3 of the octets, by which zones find names.
@@ -301,13 +307,11 @@ impl<'p> Echo<'p> {
         if edns.is_some_and(|edns| edns.version > 0) {
             return Err(Refusal::Error { echo: self, rcode: Rcode::BadVers, edns, tsig: None });
         }
-        let (Some(name), Some(&[t0, t1, c0, c1])) =
-            (LowerName::new(self.question_name()), self.question.last_chunk::<4>())
-        else {
+        let Some(&[t0, t1, c0, c1]) = self.question.last_chunk::<4>() else {
             return Err(self.error(Rcode::FormErr));
         };
         let (qtype, qclass) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]));
-        Ok(Query { echo: self, name, qtype, qclass, edns })
+        Ok(Query { echo: self, qtype, qclass, edns })
     }
 
     fn error(self, rcode: Rcode) -> Refusal<'p> {

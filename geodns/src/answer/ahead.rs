@@ -1,9 +1,9 @@
 //! Queries of one batch, read ahead of their answers.
 //!
 //! What an answer is made from lies where a hash or an address says, in tables that the processor's caches hold only a
-//! part of. Query by query, each step waits for the memory, and those waits are most of what an answer costs. So each
-//! step's accesses are begun here for all queries of a batch at once, and wait together. Nothing is decided by it:
-//! answers are the same without.
+//! part of. Query by query, each step waits for the memory, and those waits are most of what an answer costs. So the
+//! places of each step are told here for all queries of a batch, for the caller to have them brought in together.
+//! Nothing is decided by it: answers are the same without.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::{Client, Context, Transport};
 use crate::map::{Table, Whose};
 use crate::rrl::Network;
 use crate::snapshot::Snapshot;
-use crate::wire::{self, Query, Refusal};
+use crate::wire::{self, LowerName, Query, Refusal};
 use crate::world::PolicyId;
 
 /// A query that has been read.
@@ -20,6 +20,8 @@ pub struct Reading<'p> {
     /// Who asks.
     pub client: Client,
     pub(super) parsed: Result<Query<'p>, Refusal<'p>>,
+    /// Of what could be read.
+    pub(super) name: &'p LowerName,
     /// The client's network in the limiter's table, when it has been looked for.
     pub(super) network: Option<Network>,
     /// The entry of the name among the zones' names, most probably.
@@ -28,9 +30,13 @@ pub struct Reading<'p> {
 }
 
 impl<'p> Reading<'p> {
-    /// Reads `packet`.
-    pub fn new(packet: &'p [u8], client: Client) -> Self {
-        Self { client, parsed: wire::parse(packet), network: None, entry: None, policy: None }
+    /// Reads `packet`; `name` becomes the name that it asks for.
+    pub fn new(packet: &'p [u8], client: Client, name: &'p mut LowerName) -> Self {
+        let parsed = wire::parse(packet);
+        if let Ok(query) = &parsed {
+            name.set(query);
+        }
+        Self { client, parsed, name, network: None, entry: None, policy: None }
     }
 
     /// The table and the address that a steered answer goes by, most probably.
@@ -45,35 +51,40 @@ impl<'p> Reading<'p> {
     }
 }
 
-/// Has what the answers to these queries are made from come nearer.
-pub fn call_in(readings: &mut [Option<Reading<'_>>], context: &Context<'_>, snapshot: &Snapshot) {
+/// Tells `fetch` of every place that the answers to these queries will be made from, step by step: what a step reads to
+/// know its places has been told in the one before.
+pub fn call_in(
+    readings: &mut [Option<Reading<'_>>],
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    fetch: impl Fn(*const u8),
+) {
     let zones = &snapshot.tables.zones;
-    if let Some(limiter) = &context.server.limiter {
-        for reading in readings.iter_mut().flatten() {
-            if reading.client.transport == Transport::Udp {
-                reading.network = Some(limiter.network(reading.client.address.ip()));
-            }
+    for reading in readings.iter_mut().flatten() {
+        fetch(zones.slot_at(reading.name.hash()));
+        if let Some(limiter) = &context.server.limiter
+            && reading.client.transport == Transport::Udp
+        {
+            let network = limiter.network(reading.client.address.ip());
+            fetch(limiter.accounts_at(network));
+            reading.network = Some(network);
         }
-        let networks = readings.iter().flatten().filter_map(|reading| reading.network);
-        networks.for_each(|network| limiter.touch(network));
-    }
-    for query in readings.iter().flatten().filter_map(|reading| reading.parsed.as_ref().ok()) {
-        zones.touch_slot(query.name.hash());
     }
     for reading in readings.iter_mut().flatten() {
-        if let Ok(query) = &reading.parsed {
-            reading.entry = zones.touch_entry(query.name.hash());
-        }
+        reading.entry = zones.guess(reading.name.hash());
+        reading.entry.iter().flat_map(|entry| zones.entry_at(*entry)).for_each(&fetch);
     }
     let mut is_steered = false;
     for reading in readings.iter_mut().flatten() {
-        reading.policy = reading.entry.and_then(|entry| zones.touch_records(entry));
+        let Some(entry) = reading.entry else { continue };
+        reading.policy = zones.policy_of(entry);
         is_steered |= reading.policy.is_some();
+        zones.records_at(entry).into_iter().for_each(&fetch);
     }
     if !is_steered {
         return;
     }
     let sought = || readings.iter().flatten().filter_map(|reading| reading.sought(snapshot));
-    sought().for_each(|(table, address)| table.touch_index(address));
-    sought().for_each(|(table, address)| table.touch_ranges(address));
+    sought().map(|(table, address)| table.index_at(address)).for_each(&fetch);
+    sought().flat_map(|(table, address)| table.ranges_at(address)).for_each(&fetch);
 }

@@ -13,7 +13,7 @@ impl Answering<'_, '_> {
     #[cold]
     pub(super) fn other_class(&mut self) {
         let server = self.context.server;
-        let text = match self.query.name.as_wire() {
+        let text = match self.name.as_wire() {
             b"\x02id\x06server\0" | b"\x08hostname\x04bind\0" => &server.nsid,
             b"\x07version\x06server\0" | b"\x07version\x04bind\0" => &server.version,
             _ => &None,

@@ -49,7 +49,7 @@ impl Answering<'_, '_> {
     #[cold]
     pub(super) fn explained(&mut self) -> bool {
         let zones = &self.snapshot.tables.zones;
-        let asked = self.query.name.as_wire();
+        let asked = self.name.as_wire();
         let Some(name) = asked.strip_prefix(EXPLAIN) else { return false };
         if !self.client.address.ip().to_canonical().is_loopback()
             || zones.exists(asked)

@@ -455,7 +455,7 @@ fn check(packet: &[u8], snapshot: &Snapshot) -> Result<(), TestCaseError> {
         prop_assert_eq!(message.metadata.id.to_be_bytes(), [packet[0], packet[1]]);
         prop_assert_eq!(u16::from(message.metadata.response_code), facts.rcode as u16);
         prop_assert!(!message.metadata.recursion_available);
-        if let Ok(query) = wire::parse(packet) {
+        if let Ok(query) = crate::wire::parse(packet) {
             let name = query.echo.question_name();
             prop_assert_eq!(&response[12..12 + name.len()], name);
             prop_assert_eq!(query.edns.is_some(), message.edns.is_some());

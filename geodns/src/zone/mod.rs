@@ -362,29 +362,37 @@ impl Zones {
         self.node(name, xxh3_64(name)).is_some()
     }
 
-    /// Has the first thing that looking up the name with this XXH3 reads come nearer before it is needed.
+    /// Where looking up the name with this XXH3 begins.
     #[inline]
-    pub fn touch_slot(&self, hash: u64) {
-        self.table.touch(tag_of(hash));
+    pub fn slot_at(&self, hash: u64) -> *const u8 {
+        self.table.slot_at(tag_of(hash))
     }
 
-    /// The next thing; gives the number of the entry that is most probably this name's.
+    /// The number of the entry that is most probably that name's.
     #[inline]
-    pub fn touch_entry(&self, hash: u64) -> Option<u32> {
-        let number = self.table.find(tag_of(hash), |_| true)?;
-        std::hint::black_box(self.entries.get(number as usize)?.at);
-        Some(number)
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        self.table.find(tag_of(hash), |_| true)
     }
 
-    /// The last thing: an entry's name and its first records. Gives the policy that answers for it.
+    /// Where an entry lies: its first and its last octet.
     #[inline]
-    pub fn touch_records(&self, number: u32) -> Option<PolicyId> {
-        const NEXT_LINE: usize = 64;
-        let node = self.entry(number)?;
-        let at = node.entry.at as usize;
-        std::hint::black_box(self.octets.get(at).copied());
-        std::hint::black_box(self.octets.get(at + NEXT_LINE).copied());
-        node.steered()
+    pub fn entry_at(&self, number: u32) -> [*const u8; 2] {
+        let entry = self.entries.as_ptr().wrapping_add(number as usize).cast::<u8>();
+        [entry, entry.wrapping_add(size_of::<Entry>() - 1)]
+    }
+
+    /// The policy that answers for an entry.
+    #[inline]
+    pub fn policy_of(&self, number: u32) -> Option<PolicyId> {
+        self.entry(number)?.steered()
+    }
+
+    /// Where the name and the first records of an entry lie: two lines of the cache hold most.
+    #[inline]
+    pub fn records_at(&self, number: u32) -> [*const u8; 2] {
+        let at = self.entries.get(number as usize).map_or(0, |entry| entry.at as usize);
+        let first = self.octets.as_ptr().wrapping_add(at);
+        [first, first.wrapping_add(63)]
     }
 
     /// The zones, in no particular order.

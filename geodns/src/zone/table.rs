@@ -56,12 +56,10 @@ impl NameTable {
         None
     }
 
-    /// Has the slot of a tag come nearer before it is needed.
+    /// Where the slot of a tag lies, or the first that it could be in.
     #[inline]
-    pub(super) fn touch(&self, tag: u32) {
-        if let Some(slot) = self.slots.get(self.first(tag)) {
-            std::hint::black_box(slot.id);
-        }
+    pub(super) fn slot_at(&self, tag: u32) -> *const u8 {
+        self.slots.as_ptr().wrapping_add(self.first(tag)).cast()
     }
 
     /// Adds an id that is not there yet.

@@ -59,21 +59,24 @@ impl<L: Copy + Eq> LookupTable<L> {
         (leaf, scope.min(max_bits))
     }
 
-    /// Has the first thing that a lookup of this address reads come nearer before it is needed: done for many addresses
-    /// before the first of them is looked up, the memory is waited for once.
+    /// The place in memory where a lookup of this address begins, for whoever has it fetched ahead.
     #[inline]
-    pub fn touch_index(&self, address: IpAddr) {
-        std::hint::black_box(self.between(address));
+    pub fn index_at(&self, address: IpAddr) -> *const u8 {
+        match (address, &self.v6) {
+            (IpAddr::V4(v4), _) => self.v4.index.as_ptr().wrapping_add(v4.to_bits().top16()).cast(),
+            (IpAddr::V6(v6), V6::Coarse(table)) => table.slice_at((v6.to_bits() >> 64) as u64),
+            (IpAddr::V6(v6), V6::Fine(table)) => table.slice_at(v6.to_bits()),
+        }
     }
 
-    /// The same for what it reads next.
+    /// The places where it goes on: the first of the ranges it chooses from, and the middle one.
     #[inline]
-    pub fn touch_ranges(&self, address: IpAddr) {
+    pub fn ranges_at(&self, address: IpAddr) -> [*const u8; 2] {
         let between = self.between(address);
         match (address, &self.v6) {
-            (IpAddr::V4(_), _) => self.v4.ranges.touch(between),
-            (IpAddr::V6(_), V6::Coarse(table)) => table.ranges.touch(between),
-            (IpAddr::V6(_), V6::Fine(table)) => table.ranges.touch(between),
+            (IpAddr::V4(_), _) => self.v4.ranges.places(between),
+            (IpAddr::V6(_), V6::Coarse(table)) => table.ranges.places(between),
+            (IpAddr::V6(_), V6::Fine(table)) => table.ranges.places(between),
         }
     }
 
@@ -153,12 +156,10 @@ impl<A: Address, L: Copy + Eq> Ranges<A, L> {
         (leaf, largest_network(address, start.pred(), next))
     }
 
-    /// Reads in the middle of the ranges `low..=high`.
     #[inline]
-    fn touch(&self, (low, high): (u32, u32)) {
-        if let Some(range) = self.0.get((low + (high - low) / 2) as usize) {
-            std::hint::black_box(range.start);
-        }
+    fn places(&self, (low, high): (u32, u32)) -> [*const u8; 2] {
+        let place = |at: u32| self.0.as_ptr().wrapping_add(at as usize).cast();
+        [place(low), place(low + (high - low).div_ceil(2))]
     }
 
     /// For each of the ascending addresses, the position of the range that holds it.
@@ -314,16 +315,27 @@ impl<A: Wide, L: Copy + Eq> Sliced<A, L> {
         self.ranges.lookup_between(self.between(address), address)
     }
 
+    /// The slice that holds an address.
+    #[inline]
+    fn slice(&self, address: A) -> Option<usize> {
+        let block = self.blocks.get(address.top16().wrapping_sub(GLOBAL.0))?;
+        let (first, bits) = (block >> 5, block & 31);
+        let below = (address.top64() >> (48 - bits)) & ((1 << bits) - 1);
+        Some(first as usize + below as usize)
+    }
+
+    /// Where [`between`](Self::between) reads last.
+    #[inline]
+    fn slice_at(&self, address: A) -> *const u8 {
+        let slice = self.slice(address).unwrap_or(0);
+        self.slices.as_ptr().wrapping_add(slice).cast()
+    }
+
     /// The first and the last range that may hold an address.
     #[inline]
     fn between(&self, address: A) -> (u32, u32) {
-        match self.blocks.get(address.top16().wrapping_sub(GLOBAL.0)) {
-            Some(block) => {
-                let (first, bits) = (block >> 5, block & 31);
-                let below = (address.top64() >> (48 - bits)) & ((1 << bits) - 1);
-                let slice = first as usize + below as usize;
-                (self.slices[slice], self.slices[slice + 1])
-            }
+        match self.slice(address) {
+            Some(slice) => (self.slices[slice], self.slices[slice + 1]),
             // Outside 2000::/3 next to nothing is mapped.
             None => (0, self.ranges.last_position()),
         }
