@@ -382,6 +382,7 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
             languages: cache.vary.languages.clone(),
         },
         no_vary_search: cache.no_vary_search,
+        tags: names("tags", &cache.tags)?,
     })
 }
 

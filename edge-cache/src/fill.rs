@@ -8,7 +8,6 @@
 //! What is fetched from where, and what is stored, others decide.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -93,7 +92,6 @@ struct State<H, P, E> {
 /// One fetch, shared by its writer and its readers.
 pub struct Fill<H, P, E> {
     state: Mutex<State<H, P, E>>,
-    outdated: AtomicBool,
     limits: Limits,
 }
 
@@ -137,8 +135,7 @@ impl<H, P, E: Clone> Fill<H, P, E> {
             next_reader: 1,
             writer: None,
         };
-        let outdated = AtomicBool::new(false);
-        let fill = Arc::new(Self { state: Mutex::new(state), outdated, limits });
+        let fill = Arc::new(Self { state: Mutex::new(state), limits });
         (Writer { fill: Arc::clone(&fill), ended: false }, Reader { fill, id: 0, leader: true })
     }
 
@@ -163,14 +160,12 @@ impl<H, P, E: Clone> Fill<H, P, E> {
 }
 
 impl<H, P, E> Fill<H, P, E> {
-    /// What it brings has been made invalid: it answers those who wait, and is not stored.
-    pub fn outdate(&self) {
-        self.outdated.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether it has been.
-    pub fn is_outdated(&self) -> bool {
-        self.outdated.load(Ordering::SeqCst)
+    /// What all who wait have been told, once there is a response.
+    pub fn head(&self) -> Option<Arc<H>> {
+        match &self.lock().stage {
+            Stage::Shared(head) => Some(Arc::clone(head)),
+            _ => None,
+        }
     }
 
     /// Readers now, the first client's included.

@@ -32,6 +32,8 @@ pub struct RequestView<'a> {
 pub enum Stored<'a> {
     /// Nothing for this key.
     Nothing,
+    /// It was purged.
+    Purged,
     /// Variants, but none that this request selects.
     OtherVariants,
     /// A recent response for this key could not be stored.
@@ -167,6 +169,7 @@ pub fn decide(
     };
     match stored {
         Stored::Nothing => miss(Reason::UriMiss),
+        Stored::Purged => miss(Reason::Purged),
         Stored::OtherVariants => miss(Reason::VaryMiss),
         Stored::KnownUncacheable if asked.only_if_cached => miss(Reason::KnownUncacheable),
         Stored::KnownUncacheable => Decision::Pass { reason: Reason::KnownUncacheable },

@@ -280,12 +280,13 @@ impl Fences {
         tags.hashes().iter().fold(Floor::default(), of)
     }
 
-    /// What the purges say of an object with this fence. For one that has come after all of them that is one comparison.
-    pub fn judge(&self, key: &CacheKey, tags: &Tags, fence: Position) -> Verdict {
+    /// What the purges say of an object with this fence, and who asks for one that is not below `needed`. For an object
+    /// that has come after all of them that is one comparison.
+    pub fn judge(&self, key: &CacheKey, tags: &Tags, fence: Position, needed: Floor) -> Verdict {
         if fence >= self.latest() {
-            return Verdict::Current;
+            return needed.judge(fence);
         }
-        self.of_key(key).max(self.of_tags(tags)).judge(fence)
+        needed.max(self.of_key(key)).max(self.of_tags(tags)).judge(fence)
     }
 }
 

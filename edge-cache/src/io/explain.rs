@@ -11,6 +11,7 @@ use super::serve::stored;
 use crate::admit::{self, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, bypass, decide};
+use crate::purge::Floor;
 use crate::semantics::{Reason, language};
 use crate::store::Object;
 
@@ -80,10 +81,10 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
         &rules,
     );
     let view = RequestView { method: &Method::GET, headers: &headers, has_content: false };
-    let found = node.store.lookup(&key, &headers);
+    let found = node.store.lookup(&key, &headers, Floor::default());
     let decision = match bypass(&view, policy) {
         Some(reason) => Decision::Pass { reason },
-        None => decide(&view, stored(&found), policy, clock::now()),
+        None => decide(&view, stored(&found, &node.store, Floor::default()), policy, clock::now()),
     };
     let tier = site.tier.as_deref().filter(|_| policy.is_some());
     let parents = tier.map(|tier| fetch::parents(tier, key.hash())).unwrap_or_default();

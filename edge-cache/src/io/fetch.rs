@@ -23,6 +23,7 @@ use super::pool::{Failed, FetchError, Timeouts};
 use super::telemetry::{ORIGIN_REQUESTS, PARENT_REQUESTS};
 use super::upstream_body::UpstreamBody;
 use crate::origin::{self, ServerView, Tried};
+use crate::purge::{FENCE, Floor, Position, take_fence};
 use crate::route::Route;
 use crate::semantics::Reason;
 use crate::semantics::headers::{ForwardedFor, set_forwarded};
@@ -55,6 +56,17 @@ pub struct Wanted {
     pub key: u128,
     /// The client; not told to the origin of a route that caches, for it must not shape the response.
     pub client: Option<IpAddr>,
+    /// The request comes after these purges.
+    pub fence: Position,
+    /// What a parent's answer must not be below.
+    pub floor: Floor,
+}
+
+impl Wanted {
+    /// Scheme and authority.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
+    }
 }
 
 /// A response from the next server, its content still to come.
@@ -70,6 +82,10 @@ pub struct Fetched {
     pub response_time: UnixMillis,
     /// Why it is not for the store, where that was asked.
     pub not_stored: Option<Reason>,
+    /// It is known to have come after these purges: those that this node knew of, and the parent if one answered.
+    pub fence: Position,
+    /// A parent answered.
+    pub from_parent: bool,
 }
 
 /// Where an exchange with one server is counted.
@@ -106,14 +122,20 @@ pub async fn fetch(
             let request_time = clock::now();
             let sent = parent.upstream.send(0, ask, parent_timeouts(origin.timeouts)).await;
             match sent {
-                Ok(response) => {
+                Ok(mut response) => {
                     count(registry, true, &parent.name, Ok(response.status()));
+                    let told = response.headers().contains_key(&FENCE);
+                    let theirs = take_fence(response.headers_mut());
+                    // An error that it made itself has no fence, and is not old.
+                    let made = !told && response.status().as_u16() >= 400;
                     return Ok(Fetched {
                         response,
                         upstream: Arc::clone(&parent.label),
                         request_time,
                         response_time: clock::now(),
                         not_stored: None,
+                        fence: if made { wanted.fence } else { wanted.fence.min(theirs) },
+                        from_parent: true,
                     });
                 }
                 Err(Failed { error, ask }) => {
@@ -218,6 +240,9 @@ fn target(path: &str, query: Option<&str>) -> Result<PathAndQuery, FetchError> {
 fn parent_ask(wanted: &Wanted, body: Outgoing) -> Result<Ask, FetchError> {
     let mut headers = wanted.headers.clone();
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(wanted.scheme));
+    if let Some(floor) = wanted.floor.to_field() {
+        headers.insert(FENCE, floor);
+    }
     if let Some(client) = wanted.client {
         headers.insert(X_FORWARDED_FOR, header(&client.to_string())?);
     }
@@ -297,14 +322,18 @@ async fn ask_origin(
         attempts += 1;
         let request_time = clock::now();
         match upstream.send(at, ask, origin.timeouts).await {
-            Ok(response) => {
+            Ok(mut response) => {
                 count(registry, false, &upstream.name, Ok(response.status()));
+                // Only nodes of this CDN speak of fences.
+                response.headers_mut().remove(&FENCE);
                 return Ok(Fetched {
                     response,
                     upstream: Arc::clone(&origin.label),
                     request_time,
                     response_time: clock::now(),
                     not_stored: None,
+                    fence: wanted.fence,
+                    from_parent: false,
                 });
             }
             Err(failed) => {

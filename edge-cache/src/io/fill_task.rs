@@ -11,24 +11,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Body;
 
 use super::ask::Outgoing;
-use super::fetch::{Fetched, Wanted, fetch};
+use super::fenced::fetch_current;
+use super::fetch::{Fetched, Wanted};
+pub use super::fill_head::{FillHead, Origin, ResponseHead, Since};
 use super::node::{Node, RouteTarget, Tier};
 use super::pool::FetchError;
 use super::spill::Spill;
 use crate::fill::{Fill, Limits, Reader, Writer};
 use crate::key::CacheKey;
 use crate::lookup::is_origin_error;
+use crate::purge::{Floor, Position, Tags, Verdict};
 use crate::route::Route;
 use crate::semantics::conditional::{Updated, add_revalidation, apply_304, select_by_304};
 use crate::semantics::freshness::Exchange;
 use crate::semantics::headers::strip_hop_by_hop;
 use crate::semantics::vary::{VariantKey, Vary};
 use crate::semantics::{Policy, Reason, StoredHead};
-use crate::store::{Object, Store, Version};
+use crate::store::{Object, Store};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// What an unkept body may run ahead of its fastest reader.
@@ -45,48 +48,9 @@ pub type FillShared = Fill<FillHead, Fetched, FetchError>;
 pub type FillReader = Reader<FillHead, Fetched, FetchError>;
 type FillWriter = Writer<FillHead, Fetched, FetchError>;
 
-/// What all who wait are told.
-#[derive(Debug)]
-pub enum FillHead {
-    /// The stored response is good still.
-    Revalidated(Arc<Object>, Origin),
-    /// A new response; its body is read from the fill.
-    Response(Box<ResponseHead>),
-}
-
-/// Where a response came from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// `parent:NAME` or `origin:NAME`.
-    pub upstream: Arc<str>,
-    /// What a parent's cache said of it.
-    pub cache_status: Vec<HeaderValue>,
-}
-
-/// A response that all who wait may have.
-#[derive(Debug)]
-pub struct ResponseHead {
-    /// Status.
-    pub status: StatusCode,
-    /// Fields, without those of the connection.
-    pub headers: HeaderMap,
-    /// The stored form, or why it is not stored.
-    pub stored: Result<StoredHead, Reason>,
-    /// The variant that it is.
-    pub variant: VariantKey,
-    /// Which request fields selected it.
-    pub vary: Vary,
-    /// The body's length, where it is known.
-    pub length: Option<u64>,
-    /// What its body is, when it is stored in segments as it arrives.
-    pub version: Option<Arc<Version>>,
-    /// Where it came from.
-    pub origin: Origin,
-}
-
 /// Fetches that go on, by key and variant.
 pub struct Fills {
-    shards: Vec<Mutex<HashMap<Place, Arc<FillShared>>>>,
+    shards: Vec<Shard>,
     /// Bytes that they hold, all together.
     held: AtomicU64,
     max_held: u64,
@@ -94,6 +58,13 @@ pub struct Fills {
 }
 
 type Place = (u128, VariantKey);
+type Shard = Mutex<HashMap<Place, Going>>;
+
+/// A fetch that goes on, and what it is known to have come after.
+struct Going {
+    fill: Arc<FillShared>,
+    fence: Position,
+}
 
 /// What [`Fills::join`] found.
 pub enum Joined {
@@ -110,6 +81,7 @@ pub struct Task {
     writer: FillWriter,
     reader: FillReader,
     place: Option<Place>,
+    fence: Position,
 }
 
 impl Fills {
@@ -150,12 +122,13 @@ impl Fills {
         Limits { keep: self.keep, ahead: AHEAD, window: WINDOW, readers: MAX_READERS }
     }
 
-    fn shard(&self, place: Place) -> Option<&Mutex<HashMap<Place, Arc<FillShared>>>> {
+    fn shard(&self, place: Place) -> Option<&Shard> {
         self.shards.get((place.0 as usize ^ place.1.0 as usize) % SHARDS)
     }
 
     /// A reader of the fetch of this key and variant, or a new fetch. `known` is what the caller found stored: when
-    /// something else is there by now, it looks again.
+    /// something else is there by now, it looks again. A fetch that began before a purge of what it brings is not joined:
+    /// the new one takes its place.
     pub fn join(
         &self,
         store: &Store,
@@ -163,43 +136,41 @@ impl Fills {
         variant: VariantKey,
         headers: &HeaderMap,
         known: Option<&Arc<Object>>,
+        since: Since,
     ) -> Joined {
         let place = (key.hash(), variant);
-        let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone()) };
+        let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone(since)) };
         let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reader) = fills.get(&place).and_then(Fill::join) {
+        let current = fills.get(&place).filter(|going| {
+            let fences = store.fences();
+            let floor = since.needed.max(fences.of_key(key));
+            match going.fill.head() {
+                None => going.fence >= floor.newest(),
+                Some(head) => {
+                    going.fence >= floor.max(fences.of_tags(head.tags())).newest()
+                        && head.is_usable(store, key, since.needed)
+                }
+            }
+        });
+        if let Some(reader) = current.and_then(|going| going.fill.join()) {
             return Joined::Reader(reader);
         }
         // A fetch is stored before it leaves the table, so that under the table's lock one of the two shows it.
-        if let crate::store::Found::Object(object) = store.lookup(key, headers)
+        if let crate::store::Found::Object(object) = store.lookup(key, headers, since.needed)
             && known.is_none_or(|known| !Arc::ptr_eq(known, &object))
         {
             return Joined::Stored;
         }
         let (writer, reader) = Fill::begin(self.limits());
-        fills.insert(place, Arc::clone(writer.fill()));
-        Joined::Begun(Task { writer, reader, place: Some(place) })
-    }
-
-    /// Those who come from now on do not join the fetches of this key that go on, and what these bring is not stored: it
-    /// may be older than what has just made the key invalid.
-    pub fn outdate(&self, key: &CacheKey) {
-        for shard in &self.shards {
-            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            fills.retain(|(hash, _), fill| {
-                let other = *hash != key.hash();
-                if !other {
-                    fill.outdate();
-                }
-                other
-            });
-        }
+        let fence = since.fence;
+        fills.insert(place, Going { fill: Arc::clone(writer.fill()), fence });
+        Joined::Begun(Task { writer, reader, place: Some(place), fence })
     }
 
     /// A fetch that nobody joins.
-    pub fn alone(&self) -> Task {
+    pub fn alone(&self, since: Since) -> Task {
         let (writer, reader) = Fill::begin(self.limits());
-        Task { writer, reader, place: None }
+        Task { writer, reader, place: None, fence: since.fence }
     }
 }
 
@@ -229,13 +200,15 @@ pub struct Job {
 
 impl Task {
     /// Starts it; the reader is the client's that began it.
-    pub fn start(self, node: &Arc<Node>, job: Job) -> FillReader {
-        let Self { writer, reader, place } = self;
+    pub fn start(self, node: &Arc<Node>, mut job: Job) -> FillReader {
+        let Self { writer, reader, place, fence } = self;
+        job.wanted.fence = fence;
         let node = Arc::clone(node);
         let entry = Entry {
             node: Arc::clone(&node),
             places: place.into_iter().collect(),
             fill: Arc::clone(writer.fill()),
+            fence,
         };
         tokio::spawn(async move { run(&node, job, writer, entry).await });
         reader
@@ -247,18 +220,19 @@ struct Entry {
     node: Arc<Node>,
     places: Vec<Place>,
     fill: Arc<FillShared>,
+    fence: Position,
 }
 
 impl Entry {
-    /// Enters it for a further variant, unless somebody else fetches that.
+    /// Enters it for a further variant, unless somebody else fetches that and began no earlier.
     fn also(&mut self, place: Place) {
         if self.places.is_empty() || self.places.contains(&place) {
             return;
         }
         if let Some(shard) = self.node.fills.shard(place) {
             let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            if let std::collections::hash_map::Entry::Vacant(vacant) = fills.entry(place) {
-                vacant.insert(Arc::clone(&self.fill));
+            if fills.get(&place).is_none_or(|going| going.fence < self.fence) {
+                fills.insert(place, Going { fill: Arc::clone(&self.fill), fence: self.fence });
                 self.places.push(place);
             }
         }
@@ -268,7 +242,7 @@ impl Entry {
         for place in self.places.drain(..) {
             let Some(shard) = self.node.fills.shard(place) else { continue };
             let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            if fills.get(&place).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            if fills.get(&place).is_some_and(|going| Arc::ptr_eq(&going.fill, &self.fill)) {
                 fills.remove(&place);
             }
         }
@@ -310,14 +284,15 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
     let mut wanted = job.wanted.clone();
     let heads = || job.stored.iter().map(|object| &object.head.headers);
     let conditional = add_revalidation(&mut wanted.headers, heads());
-    let registry = &node.telemetry.registry;
     let tier = job.tier.as_deref();
-    let mut fetched = match fetch(registry, &job.route, tier, &wanted, Outgoing::Empty).await {
+    let tags = &job.policy.tags;
+    let fetch = |wanted| fetch_current(node, &job.route, tier, wanted, tags, Outgoing::Empty);
+    let mut fetched = match fetch(&wanted).await {
         Ok(fetched) => fetched,
         Err(error) => return fail(writer, &mut entry, error),
     };
     if conditional && fetched.response.status() == StatusCode::NOT_MODIFIED {
-        match revalidated(node, &job, &fetched, writer.fill()) {
+        match revalidated(node, &job, &fetched) {
             Some(Validated { object, shared }) => {
                 let origin = origin_of(&fetched);
                 let head = Arc::new(FillHead::Revalidated(object, origin));
@@ -332,11 +307,10 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
             }
             // It speaks of nothing that we have: asked again, for the whole.
             None => {
-                fetched =
-                    match fetch(registry, &job.route, tier, &job.wanted, Outgoing::Empty).await {
-                        Ok(fetched) => fetched,
-                        Err(error) => return fail(writer, &mut entry, error),
-                    };
+                fetched = match fetch(&job.wanted).await {
+                    Ok(fetched) => fetched,
+                    Err(error) => return fail(writer, &mut entry, error),
+                };
             }
         }
     }
@@ -365,11 +339,15 @@ struct Validated {
 }
 
 /// The stored object that a 304 speaks of, updated; `None` when there is none.
-fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> Option<Validated> {
+fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
     let mut headers = fetched.response.headers().clone();
     strip_hop_by_hop(&mut headers);
     let at = select_by_304(job.stored.iter().map(|object| &object.head.headers), &headers)?;
-    let object = job.stored.get(at)?;
+    // Purged meanwhile: that it has not changed does not bring it back.
+    let object = job
+        .stored
+        .get(at)
+        .filter(|object| node.store.judge(object, job.wanted.floor) != Verdict::Purged)?;
     let updated = apply_304(
         &object.head,
         &job.wanted.path,
@@ -382,12 +360,13 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> 
     match updated {
         Updated::Head(head) => {
             let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
+            let head = head.fenced(fetched.fence, &job.policy, &job.wanted.origin());
             let mut new = object.with_head(head);
             new.head.vary = new.head.vary.with(&job.varied);
             // A 304 may say that another variant than the one selected answers this request, too.
             new.variant = new.head.vary.variant(&job.client)?;
             let new = Arc::new(new);
-            keep(node, job, &new, fill);
+            keep(node, job, &new);
             Some(Validated { shared: new.head.may_be_shared(), object: new })
         }
         Updated::UseOnce(head, _) => {
@@ -398,18 +377,11 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched, fill: &FillShared) -> 
     }
 }
 
-/// Stores what a fill has brought, unless its key has been invalidated meanwhile. `false`: it is too large.
-fn keep(node: &Node, job: &Job, object: &Arc<Object>, fill: &FillShared) -> bool {
-    if fill.is_outdated() {
-        return true;
-    }
-    let stored = node.store.put(Arc::clone(object), job.policy.vary.max);
-    // Looked at once more: an invalidation marks the fills first and clears the store then, so that whichever of
-    // the two comes last removes it.
-    if fill.is_outdated() {
-        node.store.remove(object);
-    }
-    stored
+/// Stores what a fill has brought, unless it has been purged meanwhile: it would take the place of something newer.
+/// `false`: it is too large.
+fn keep(node: &Node, job: &Job, object: &Arc<Object>) -> bool {
+    node.store.judge(object, Floor::default()) == Verdict::Purged
+        || node.store.put(Arc::clone(object), job.policy.vary.max)
 }
 
 /// Gives a response to all who may have it, and keeps it for those to come.
@@ -435,8 +407,12 @@ async fn receive(
     let layout = node.store.layout();
     let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
     let head = StoredHead::new(&exchange, &job.policy);
-    let jittered =
-        |head: StoredHead| head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
+    let fence = fetched.fence;
+    let tags = Tags::of(&headers, &job.policy.tags, &job.wanted.origin());
+    let jittered = |head: StoredHead| {
+        let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
+        StoredHead { fence, tags: tags.clone(), ..head }
+    };
     let mut stored = match head.map(jittered) {
         Ok(_) if status == StatusCode::PARTIAL_CONTENT => Err(Reason::UnaskedPart),
         Ok(_) if too_large => Err(Reason::TooLarge),
@@ -502,7 +478,18 @@ async fn receive(
     let mut spill = (stored.is_ok() && in_segments)
         .then(|| Spill::new(node, node.store.new_version(), 0, length));
     let version = spill.as_ref().map(|spill| Arc::clone(spill.version()));
-    let head = ResponseHead { status, headers, stored, variant, vary, length, version, origin };
+    let head = ResponseHead {
+        status,
+        headers,
+        stored,
+        variant,
+        vary,
+        length,
+        version,
+        origin,
+        fence,
+        tags,
+    };
     let head = Arc::new(FillHead::Response(Box::new(head)));
     if may_share {
         writer.share(head, true);
@@ -558,7 +545,6 @@ async fn receive(
         spill.push(&last);
         spill.finish();
     }
-    let fill = Arc::clone(writer.fill());
     writer.finish(&last, |pieces| {
         if let (true, Some(head)) = (kept, stored_head) {
             let key = job.key.clone();
@@ -569,7 +555,7 @@ async fn receive(
                 }
                 (_, pieces) => Object::new(key, variant, head, pieces.unwrap_or_default()),
             };
-            if !keep(node, job, &Arc::new(object), &fill) {
+            if !keep(node, job, &Arc::new(object)) {
                 node.store.mark_uncacheable(&job.key);
             }
         }

@@ -11,7 +11,7 @@ use shared::time::UnixMillis;
 
 use super::body::ResponseBody;
 use super::fetch::Fetched;
-use super::fill_task::{FillHead, FillReader, Joined, ResponseHead};
+use super::fill_task::{FillHead, FillReader, Joined, ResponseHead, Since};
 use super::pool::FetchError;
 use super::pull::Pull;
 use super::respond::{self, Marks, Representation};
@@ -39,6 +39,8 @@ pub(super) enum Filled {
 pub(super) struct Asking<'a> {
     pub(super) reason: Reason,
     pub(super) stale: Option<(&'a Arc<Object>, Fallback)>,
+    /// What was known of purges before the store was asked.
+    pub(super) since: Since,
 }
 
 impl Context<'_> {
@@ -55,7 +57,7 @@ impl Context<'_> {
     ) -> Filled {
         let node = self.node();
         let joined = if alone {
-            Joined::Begun(node.fills.alone())
+            Joined::Begun(node.fills.alone(asking.since))
         } else {
             let headers = &self.request.headers;
             let selected =
@@ -66,7 +68,7 @@ impl Context<'_> {
                 }
                 _ => node.store.expected_variant(key, headers),
             };
-            node.fills.join(&node.store, key, variant, headers, selected)
+            node.fills.join(&node.store, key, variant, headers, selected, asking.since)
         };
         let (reader, collapsed) = match joined {
             Joined::Stored => return Filled::Again { exchange, alone: false },
@@ -105,6 +107,13 @@ impl Context<'_> {
                 exchange.reason = fetched.not_stored.unwrap_or(asking.reason);
                 exchange.outcome = Some(Outcome::Miss);
                 Filled::Response(self.answer_from_upstream(exchange, *fetched, asking.reason))
+            }
+            // It has turned out to have been purged before this request came, or since. Who began the fetch has the
+            // newest that could be had.
+            Answer::Shared(head)
+                if collapsed && !head.is_usable(&node.store, key, asking.since.needed) =>
+            {
+                Filled::Again { exchange, alone: false }
             }
             Answer::Shared(head) => {
                 if collapsed {
@@ -195,6 +204,8 @@ impl Context<'_> {
                 content: Pull::fill(self.node(), head.version.as_ref(), reader, head.length),
             },
         );
+        let mut response = response;
+        self.between_tiers(&mut response, head.fence, fields);
         let marks = Marks {
             fwd: asking.reason.fwd(),
             ttl,

@@ -25,6 +25,7 @@ use super::telemetry::{self, SiteCounters, Telemetry};
 use crate::config::Plan;
 use crate::meter::Sample;
 use crate::origin::Balance;
+use crate::purge::Positions;
 use crate::route::{Hosts, Route, Routes};
 use crate::segment::Layout;
 use crate::semantics::Policy;
@@ -42,6 +43,8 @@ pub struct Node {
     pub store: Store,
     /// What is being fetched.
     pub fills: Fills,
+    /// The last purge that it knows of.
+    pub positions: Positions,
     /// Metrics.
     pub telemetry: Telemetry,
     /// Counters of requests that belong to no site.
@@ -209,6 +212,7 @@ impl Node {
             name: snapshot.plan.node.as_str().into(),
             store: Store::new(memory, max_object, layout),
             fills: Fills::new(memory, max_object),
+            positions: Positions::default(),
             no_site: telemetry.site(""),
             telemetry,
             snapshot: ArcSwap::from_pointee(snapshot),

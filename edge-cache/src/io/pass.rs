@@ -8,16 +8,19 @@ use hyper::body::Incoming;
 
 use super::ask::Outgoing;
 use super::body::ResponseBody;
-use super::fetch::{Fetched, Wanted, fetch};
+use super::fenced::fetch_current;
+use super::fetch::{Fetched, Wanted};
 use super::respond::{self, Marks};
 use super::serve::Context;
 use super::telemetry::Exchange;
 use crate::key::{CacheKey, normalise_query};
 use crate::lookup::invalidates;
+use crate::purge::{Kind, Target, tags};
 use crate::semantics::freshness::Exchange as Judged;
 use crate::semantics::headers::{add_range_and_conditions, strip_hop_by_hop};
 use crate::semantics::invalidation::also_invalidated;
 use crate::semantics::{Policy, Profile, Reason, StoredHead};
+use shared::io::clock;
 
 impl Context<'_> {
     /// Passes the request on and the response back; the store has no part in it.
@@ -56,6 +59,8 @@ impl Context<'_> {
             headers: self.passed_headers(reason),
             key: key.as_ref().map_or(0, CacheKey::hash),
             client: Some(self.client),
+            fence: self.since().fence,
+            floor: key.as_ref().map_or(self.needed, |key| self.floor(key, &[])),
         };
         let body = match self.has_content {
             true => Outgoing::Stream(body, Arc::default()),
@@ -63,8 +68,9 @@ impl Context<'_> {
         };
         // A route that does not cache gains nothing from a second tier. One that caches must tell it of unsafe methods.
         let tier = self.tier().filter(|_| policy.is_some());
-        let registry = &node.telemetry.registry;
-        let fetched = match fetch(registry, self.route, tier.as_deref(), &wanted, body).await {
+        let tags = policy.map_or(&[][..], |policy| &policy.tags);
+        let fetched = fetch_current(node, self.route, tier.as_deref(), &wanted, tags, body).await;
+        let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(error) => {
                 tracing::debug!(%error, "a request could not be passed on");
@@ -80,15 +86,12 @@ impl Context<'_> {
             }
         };
         if invalidates(&self.request.method, fetched.response.status()) {
-            self.invalidate_named(fetched.response.headers());
-        }
-        if let (Some(key), Some(policy)) = (&key, policy) {
-            let status = fetched.response.status();
-            if invalidates(&self.request.method, status) {
-                self.invalidate(key);
-            } else if reason == Reason::KnownUncacheable && self.is_storable(policy, &fetched) {
-                node.store.unmark_uncacheable(key);
-            }
+            self.invalidate(key.as_ref(), fetched.response.headers());
+        } else if let (Some(key), Some(policy)) = (&key, policy)
+            && reason == Reason::KnownUncacheable
+            && self.is_storable(policy, &fetched)
+        {
+            node.store.unmark_uncacheable(key);
         }
         self.answer_from_upstream(exchange, fetched, reason)
     }
@@ -106,15 +109,12 @@ impl Context<'_> {
         headers
     }
 
-    /// RFC 9111 §4.4: what an unsafe method has changed is not answered from the store, nor from a fetch that began before.
-    fn invalidate(&self, key: &CacheKey) {
-        let node = self.node();
-        node.fills.outdate(key);
-        node.store.remove_all(key);
-    }
-
-    /// The other targets that the response to an unsafe method names (RFC 9111 §4.4).
-    fn invalidate_named(&self, response: &HeaderMap) {
+    /// What an unsafe method has changed is answered neither from the store nor from a fetch that began before (RFC 9111 §4.4):
+    /// the target with all its keys and variants, other targets of the same origin that the response names, and the groups
+    /// (RFC 9875 §3).
+    fn invalidate(&self, key: Option<&CacheKey>, response: &HeaderMap) {
+        let mut targets: Vec<Target> =
+            key.iter().map(|key| Target::Url(key.url().into())).collect();
         for target in also_invalidated(self.scheme, &self.authority, &self.path, response) {
             let (path, query) = match target.split_once('?') {
                 Some((path, query)) => (path, Some(query)),
@@ -125,15 +125,28 @@ impl Context<'_> {
                 continue;
             };
             let query = normalise_query(query, &policy.key);
+            let none = HeaderMap::new();
             let key = CacheKey::new(
                 self.scheme,
                 &self.authority,
                 path,
                 query.as_deref(),
-                &self.request.headers,
+                &none,
                 &policy.key,
             );
-            self.invalidate(&key);
+            targets.push(Target::Url(key.url().into()));
+        }
+        let origin = format!("{}://{}", self.scheme, self.authority);
+        for name in tags::invalidated_groups(response) {
+            targets.push(Target::Group { origin: origin.as_str().into(), name: name.into() });
+        }
+        if targets.is_empty() {
+            return;
+        }
+        let node = self.node();
+        let position = node.positions.next(clock::now());
+        for target in &targets {
+            node.store.fences().apply(target, Kind::Hard, position);
         }
     }
 
@@ -169,7 +182,8 @@ impl Context<'_> {
         let (mut parts, body) = fetched.response.into_parts();
         strip_hop_by_hop(&mut parts.headers);
         let body = ResponseBody::upstream(body);
-        let response = respond::response(parts.status, parts.headers, body);
+        let mut response = respond::response(parts.status, parts.headers, body);
+        self.between_tiers(&mut response, fetched.fence, &HeaderMap::new());
         let marks = Marks { fwd: reason.fwd(), ..Marks::default() };
         self.headless(respond::finish(exchange, &self.node().name, response, &marks))
     }

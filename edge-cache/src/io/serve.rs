@@ -13,7 +13,7 @@ use shared::io::clock;
 
 use super::body::ResponseBody;
 use super::fetch::Wanted;
-use super::fill_task::{Job, Joined};
+use super::fill_task::{Job, Joined, Since};
 use super::gate;
 use super::join::{Asking, Filled};
 use super::node::{Node, RouteTarget, SiteState, Snapshot, Tier};
@@ -23,12 +23,13 @@ use super::telemetry::{Exchange, Peer};
 use crate::admit::{self, Admitted, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, Stored, bypass, collapsible, decide};
+use crate::purge::{FENCE, Floor, Position, Verdict, fence_field, tags};
 use crate::route::Route;
 use crate::semantics::headers::{
     append_cdn_loop, append_via, cdn_loop_count, for_origin, unsent, without_credentials,
 };
 use crate::semantics::{Policy, Profile, Reason, language};
-use crate::store::{Found, Object};
+use crate::store::{Found, Object, Store};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -66,6 +67,8 @@ pub(super) struct Context<'a> {
     pub(super) has_content: bool,
     /// Not the first node of this CDN to see it.
     pub(super) is_inner: bool,
+    /// What an answer must not be below, by the word of the node that asks.
+    pub(super) needed: Floor,
     pub(super) client: std::net::IpAddr,
 }
 
@@ -173,6 +176,12 @@ fn route<'a>(
         Some("http") => "http",
         _ => connection.scheme,
     };
+    let needed = match is_inner {
+        true => Floor::of_request(&parts.headers, clock::now()).unwrap_or_default(),
+        false => Floor::default(),
+    };
+    // It proves that these purges have been.
+    connection.node.positions.observe(needed.newest());
     let client = said(&X_FORWARDED_FOR).and_then(|text| text.trim().parse().ok());
     let context = Context {
         connection,
@@ -186,6 +195,7 @@ fn route<'a>(
         query: admitted.query.map(Into::into),
         has_content: admitted.content != admit::Content::None,
         is_inner,
+        needed,
         client: client.unwrap_or(connection.peer.ip),
     };
     Ok((context, exchange))
@@ -249,8 +259,10 @@ impl Context<'_> {
         let node = self.node();
         let mut alone = !collapsible(&self.view());
         for round in 0.. {
-            let found = node.store.lookup(key, &self.request.headers);
-            let stored = stored(&found);
+            // Before the store is asked: a purge in between then comes after this.
+            let since = self.since();
+            let found = node.store.lookup(key, &self.request.headers, since.needed);
+            let stored = stored(&found, &node.store, since.needed);
             let decision = decide(&self.view(), stored, Some(policy), clock::now());
             exchange.reason = decision.reason();
             let object = match &found {
@@ -267,7 +279,7 @@ impl Context<'_> {
                 Decision::Stale { age, ttl, revalidate, .. } => {
                     let Some(object) = object else { break };
                     if revalidate {
-                        self.revalidate_behind(policy, key, query, object);
+                        self.revalidate_behind(policy, key, query, object, since);
                     }
                     let marks =
                         Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
@@ -283,15 +295,15 @@ impl Context<'_> {
                 }
                 Decision::Pass { reason } => return self.pass(exchange, reason, body).await,
                 Decision::Revalidate { reason, fallback } => {
-                    Asking { reason, stale: object.zip(fallback) }
+                    Asking { reason, stale: object.zip(fallback), since }
                 }
-                Decision::Miss { reason } => Asking { reason, stale: None },
+                Decision::Miss { reason } => Asking { reason, stale: None, since },
             };
             alone |= round >= MAX_ROUNDS;
             let known = match &found {
                 Found::Object(object) => vec![Arc::clone(object)],
                 Found::OtherVariants(objects) => objects.clone(),
-                Found::Nothing | Found::Uncacheable => Vec::new(),
+                Found::Nothing | Found::Purged | Found::Uncacheable => Vec::new(),
             };
             match self.fill(exchange, policy, key, query, &asking, known, alone).await {
                 Filled::Response(response) => return response,
@@ -319,6 +331,7 @@ impl Context<'_> {
             Profile::Safe => self.node().store.varying(key),
             Profile::Rfc => Vec::new(),
         };
+        let floor = self.floor(key, &stored);
         Job {
             key: key.clone(),
             route: Arc::new(self.route.clone()),
@@ -333,6 +346,8 @@ impl Context<'_> {
                 headers: self.headers(Some(policy), &varying),
                 key: key.hash(),
                 client: None,
+                fence: Position::default(),
+                floor,
             },
             client: client.clone(),
             unsent: unsent(client, policy, &varying),
@@ -340,6 +355,42 @@ impl Context<'_> {
             stored,
             fallback,
         }
+    }
+
+    /// What is known of purges now.
+    pub(super) fn since(&self) -> Since {
+        Since { fence: self.node().positions.current(), needed: self.needed }
+    }
+
+    /// What a parent's answer must not be below: the purges of the key, those of the tags of what is stored for it, and what
+    /// is asked of us.
+    pub(super) fn floor(&self, key: &CacheKey, stored: &[Arc<Object>]) -> Floor {
+        let fences = self.node().store.fences();
+        let of_tags =
+            |floor: Floor, object: &Arc<Object>| floor.max(fences.of_tags(&object.head.tags));
+        stored.iter().fold(self.needed.max(fences.of_key(key)), of_tags)
+    }
+
+    /// A node of this CDN is told the fence of what it gets, and the tags, also with 304; a client neither.
+    pub(super) fn between_tiers(
+        &self,
+        response: &mut Response<ResponseBody>,
+        fence: Position,
+        stored: &HeaderMap,
+    ) {
+        let Some(policy) = self.route.value.policy.as_deref() else { return };
+        if !self.is_inner {
+            tags::strip(response.headers_mut(), &policy.tags);
+            return;
+        }
+        if response.status() == StatusCode::NOT_MODIFIED {
+            for name in &policy.tags {
+                for value in stored.get_all(name) {
+                    response.headers_mut().append(name.clone(), value.clone());
+                }
+            }
+        }
+        response.headers_mut().insert(FENCE, fence_field(fence));
     }
 
     /// The site's parents, if it is for this node to ask them.
@@ -372,7 +423,7 @@ impl Context<'_> {
         if exchange.outcome.is_none() {
             exchange.outcome = Some(exchange.reason.outcome());
         }
-        let response = respond::answer(
+        let mut response = respond::answer(
             &self.asked(),
             Representation {
                 status: object.head.status,
@@ -381,6 +432,7 @@ impl Context<'_> {
                 content: Pull::object(self.node(), Arc::clone(object)),
             },
         );
+        self.between_tiers(&mut response, object.head.fence, &object.head.headers);
         respond::finish(exchange, &self.node().name, response, marks)
     }
 
@@ -391,10 +443,12 @@ impl Context<'_> {
         key: &CacheKey,
         query: Option<&str>,
         object: &Arc<Object>,
+        since: Since,
     ) {
         let node = self.node();
+        let headers = &self.request.headers;
         let joined =
-            node.fills.join(&node.store, key, object.variant, &self.request.headers, Some(object));
+            node.fills.join(&node.store, key, object.variant, headers, Some(object), since);
         if let Joined::Begun(task) = joined {
             let mut job = self.job(policy, key, query, vec![Arc::clone(object)], true);
             for headers in [&mut job.wanted.headers, &mut job.client] {
@@ -413,11 +467,15 @@ impl Context<'_> {
     }
 }
 
-pub(super) fn stored(found: &Found) -> Stored<'_> {
+pub(super) fn stored<'a>(found: &'a Found, store: &Store, needed: Floor) -> Stored<'a> {
     match found {
         Found::Nothing => Stored::Nothing,
         Found::OtherVariants(_) => Stored::OtherVariants,
         Found::Uncacheable => Stored::KnownUncacheable,
-        Found::Object(object) => Stored::Head { head: &object.head, soft_purged: false },
+        Found::Purged => Stored::Purged,
+        Found::Object(object) => Stored::Head {
+            head: &object.head,
+            soft_purged: store.judge(object, needed) != Verdict::Current,
+        },
     }
 }

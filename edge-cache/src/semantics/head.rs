@@ -7,6 +7,7 @@ use shared::time::UnixMillis;
 
 use super::freshness::{Exchange, Lifetimes};
 use super::vary::Vary;
+use crate::purge::{Position, Tags};
 use crate::tier::name_hash;
 
 use super::{Policy, Reason, headers};
@@ -28,6 +29,11 @@ pub struct StoredHead {
     pub lifetimes: Lifetimes,
     /// Which request fields selected it.
     pub vary: Vary,
+    /// Purges up to this one are known to have come before its fetch, or before its last revalidation. 0 until the fetch
+    /// says more.
+    pub fence: Position,
+    /// What purges by tag find it by; none until the fetch reads them.
+    pub tags: Tags,
 }
 
 impl StoredHead {
@@ -53,7 +59,17 @@ impl StoredHead {
             request_time,
             response_time,
             lifetimes,
+            fence: Position::default(),
+            tags: Tags::default(),
         })
+    }
+
+    /// With what purges judge it by. `origin` is scheme and authority of its URL.
+    #[must_use]
+    pub fn fenced(mut self, fence: Position, policy: &Policy, origin: &str) -> Self {
+        self.tags = Tags::of(&self.headers, &policy.tags, origin);
+        self.fence = fence;
+        self
     }
 
     /// With a lifetime shortened by up to the share `jitter`, so that what was fetched together does not expire together.

@@ -123,8 +123,10 @@ fn is_ours(name: &HeaderName) -> bool {
 
 /// Never sent on, on any route: we write the first ones ourselves, and the others let a client choose a URL behind our
 /// back.
-const NEVER_TO_ORIGIN: [&str; 12] = [
+const NEVER_TO_ORIGIN: [&str; 13] = [
     "host",
+    // Between nodes of this CDN, by `crate::purge`.
+    "meridian-fence",
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",

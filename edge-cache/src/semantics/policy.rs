@@ -81,6 +81,8 @@ pub struct Policy {
     pub vary: VaryRules,
     /// Whether No-Vary-Search is read.
     pub no_vary_search: bool,
+    /// Response fields with tags, for purges.
+    pub tags: Vec<HeaderName>,
 }
 
 impl Default for Policy {
@@ -106,6 +108,9 @@ impl Default for Policy {
             heuristic: false,
             vary: VaryRules { max: 32, languages: Vec::new() },
             no_vary_search: false,
+            tags: ["cache-tag", "surrogate-key", "cache-groups"]
+                .map(HeaderName::from_static)
+                .to_vec(),
         }
     }
 }

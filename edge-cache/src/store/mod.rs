@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
 use crate::key::CacheKey;
+use crate::purge::{Fences, Floor, Verdict};
 use crate::segment::Layout;
 use crate::semantics::vary::{VariantKey, Vary, VaryLists};
 
@@ -45,6 +46,8 @@ pub enum Found {
     OtherVariants(Vec<Arc<Object>>),
     /// A recent response for this key could not be stored.
     Uncacheable,
+    /// What was stored has been purged.
+    Purged,
     /// This.
     Object(Arc<Object>),
 }
@@ -57,6 +60,7 @@ pub struct Store {
     versions: AtomicU64,
     variants: moka::sync::Cache<u128, Arc<Variants>>,
     uncacheable: moka::sync::Cache<u128, ()>,
+    fences: Fences,
 }
 
 impl Store {
@@ -73,12 +77,24 @@ impl Store {
                 .max_capacity(MAX_MARKERS)
                 .time_to_live(MARKER_TTL)
                 .build(),
+            fences: Fences::new(capacity),
         }
     }
 
     /// The memory tier.
     pub const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The purges.
+    pub const fn fences(&self) -> &Fences {
+        &self.fences
+    }
+
+    /// What the purges say of an object, and who asks for one that is not below a floor.
+    pub fn judge(&self, object: &Object, needed: Floor) -> Verdict {
+        let Object { key, head, .. } = object;
+        self.fences.judge(key, &head.tags, head.fence, needed)
     }
 
     /// How bodies lie in segments.
@@ -101,35 +117,49 @@ impl Store {
         object.version().is_none_or(|version| version.stored() == self.layout.count(object.length))
     }
 
-    /// What is stored for a request. `headers` are the client's.
-    pub fn lookup(&self, key: &CacheKey, headers: &HeaderMap) -> Found {
-        if let Some(object) = self.get(key, VariantKey::NONE) {
+    /// What is stored for a request, that is not purged and not below the floor that the request needs. `headers` are
+    /// the client's.
+    pub fn lookup(&self, key: &CacheKey, headers: &HeaderMap, needed: Floor) -> Found {
+        let mut purged = false;
+        let mut get = |variant| {
+            let object = self.get(key, variant)?;
+            let current = self.judge(&object, needed) != Verdict::Purged;
+            purged |= !current;
+            current.then_some(object)
+        };
+        if let Some(object) = get(VariantKey::NONE) {
             return Found::Object(object);
         }
         if let Some(record) = self.variants.get(&key.hash()) {
             let newest = record
                 .lists
                 .variants(headers)
-                .filter_map(|variant| self.get(key, variant))
+                .filter_map(&mut get)
                 .max_by_key(|object| object.head.response_time);
             if let Some(object) = newest {
                 return Found::Object(object);
             }
-            let others: Vec<_> =
-                record.stored.iter().filter_map(|variant| self.get(key, *variant)).collect();
+            let others: Vec<_> = record.stored.iter().copied().filter_map(&mut get).collect();
             if !others.is_empty() {
                 return Found::OtherVariants(others);
             }
         }
-        if self.uncacheable.contains_key(&key.hash()) { Found::Uncacheable } else { Found::Nothing }
+        if self.uncacheable.contains_key(&key.hash()) {
+            Found::Uncacheable
+        } else if purged {
+            Found::Purged
+        } else {
+            Found::Nothing
+        }
     }
 
-    /// All that is stored under a key.
+    /// All that is stored under a key and is not purged.
     pub fn all(&self, key: &CacheKey) -> Vec<Arc<Object>> {
         let record = self.variants.get(&key.hash());
         std::iter::once(VariantKey::NONE)
             .chain(record.iter().flat_map(|record| record.stored.iter().copied()))
             .filter_map(|variant| self.get(key, variant))
+            .filter(|object| self.judge(object, Floor::default()) != Verdict::Purged)
             .collect()
     }
 
@@ -193,16 +223,6 @@ impl Store {
         self.memory.remove(ObjectKey { key: object.key.hash(), variant: object.variant });
     }
 
-    /// Removes all that is stored under a key; how many objects that were.
-    pub fn remove_all(&self, key: &CacheKey) -> usize {
-        let objects = self.all(key);
-        for object in &objects {
-            self.remove(object);
-        }
-        self.variants.invalidate(&key.hash());
-        objects.len()
-    }
-
     /// Remembers that responses for this key are not stored: nobody waits for another's.
     pub fn mark_uncacheable(&self, key: &CacheKey) {
         self.uncacheable.insert(key.hash(), ());
@@ -236,9 +256,13 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::purge::{Kind, Position, Target};
     use object::tests::object;
 
     const LAYOUT: Layout = Layout::new(1 << 16);
+    fn look(store: &Store, key: &CacheKey, headers: &HeaderMap) -> Found {
+        store.lookup(key, headers, Floor::default())
+    }
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -267,23 +291,24 @@ mod tests {
             (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
         let vary = headers(&[("vary", "accept-language")]);
         let english = object("/a", &vary, &en, b"hello");
-        assert!(matches!(store.lookup(&english.key, &en), Found::Nothing));
+        assert!(matches!(look(&store, &english.key, &en), Found::Nothing));
         store.note_vary(&english.key, &english.head.vary);
         assert_eq!(store.expected_variant(&english.key, &en), english.variant);
         assert_ne!(store.expected_variant(&english.key, &de), english.variant);
         assert!(store.put(Arc::clone(&english), 32));
-        assert_eq!(found(store.lookup(&english.key, &en)).unwrap(), b"hello");
-        match store.lookup(&english.key, &de) {
+        assert_eq!(found(look(&store, &english.key, &en)).unwrap(), b"hello");
+        match look(&store, &english.key, &de) {
             Found::OtherVariants(others) => assert_eq!(others.len(), 1),
             other => panic!("{other:?}"),
         }
         let german = object("/a", &vary, &de, b"hallo");
         assert!(store.put(Arc::clone(&german), 32));
-        assert_eq!(found(store.lookup(&german.key, &de)).unwrap(), b"hallo");
-        assert_eq!(found(store.lookup(&german.key, &en)).unwrap(), b"hello");
+        assert_eq!(found(look(&store, &german.key, &de)).unwrap(), b"hallo");
+        assert_eq!(found(look(&store, &german.key, &en)).unwrap(), b"hello");
         assert_eq!(store.all(&german.key).len(), 2);
-        assert_eq!(store.remove_all(&german.key), 2);
-        assert!(matches!(store.lookup(&german.key, &de), Found::Nothing));
+        store.fences().apply(&Target::All, Kind::Hard, Position(1));
+        assert!(store.all(&german.key).is_empty());
+        assert!(matches!(look(&store, &german.key, &de), Found::Purged));
     }
 
     #[test]
@@ -296,10 +321,10 @@ mod tests {
         assert!(
             store.put(object("/a", &vary, &headers(&[("accept-language", "en")]), b"hello"), 32)
         );
-        assert!(found(store.lookup(&plain.key, &none)).is_none(), "the plain one was replaced");
+        assert!(found(look(&store, &plain.key, &none)).is_none(), "the plain one was replaced");
         assert!(store.put(Arc::clone(&plain), 32));
         assert_eq!(
-            found(store.lookup(&plain.key, &headers(&[("accept-language", "en")]))).unwrap(),
+            found(look(&store, &plain.key, &headers(&[("accept-language", "en")]))).unwrap(),
             b"plain"
         );
     }
@@ -323,9 +348,29 @@ mod tests {
         let none = HeaderMap::new();
         let plain = object("/a", &none, &none, b"plain");
         store.mark_uncacheable(&plain.key);
-        assert!(matches!(store.lookup(&plain.key, &none), Found::Uncacheable));
+        assert!(matches!(look(&store, &plain.key, &none), Found::Uncacheable));
         assert!(store.put(Arc::clone(&plain), 32));
         store.remove(&plain);
-        assert!(matches!(store.lookup(&plain.key, &none), Found::Nothing));
+        assert!(matches!(look(&store, &plain.key, &none), Found::Nothing));
+    }
+
+    /// A parent is asked for something newer than it has, and what has a late enough fence is found still.
+    #[test]
+    fn what_is_below_the_floor_is_not_found() {
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
+        let none = HeaderMap::new();
+        let stored = object("/a", &none, &none, b"old");
+        assert!(store.put(Arc::clone(&stored), 32));
+        let hard = |at| Floor { hard: Position(at), soft: Position::default() };
+        assert!(matches!(store.lookup(&stored.key, &none, hard(1)), Found::Purged));
+        let mut newer = Object::clone(&stored);
+        newer.head.fence = Position(5);
+        assert!(store.put(Arc::new(newer), 32));
+        assert!(matches!(store.lookup(&stored.key, &none, hard(5)), Found::Object(_)));
+        assert!(matches!(store.lookup(&stored.key, &none, hard(6)), Found::Purged));
+        store.fences().apply(&Target::Url(stored.key.url().into()), Kind::Soft, Position(6));
+        let Found::Object(found) = store.lookup(&stored.key, &none, hard(5)) else { panic!() };
+        assert_eq!(store.judge(&found, hard(5)), Verdict::Stale);
+        assert_eq!(store.judge(&stored, hard(5)), Verdict::Purged);
     }
 }

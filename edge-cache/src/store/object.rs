@@ -107,7 +107,8 @@ impl Object {
             Content::Inline(pieces) => self.length + (pieces.len() * 2 * size_of::<Bytes>()) as u64,
             Content::Segments(_) => size_of::<Version>() as u64,
         };
-        body + (OVERHEAD + self.key.text().len() + fields(&self.head.headers)) as u64
+        let tags = self.head.tags.weight();
+        body + (OVERHEAD + self.key.text().len() + fields(&self.head.headers) + tags) as u64
     }
 }
 

@@ -1,0 +1,81 @@
+//! What a fetch tells all who wait for it, and what is known of purges where it begins.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::key::CacheKey;
+use crate::purge::{Floor, Position, Tags, Verdict};
+use crate::semantics::vary::{VariantKey, Vary};
+use crate::semantics::{Reason, StoredHead};
+use crate::store::{Object, Store, Version};
+
+/// What a request knows of purges: to be asked for before the store is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Since {
+    /// A fetch that it begins comes after these purges.
+    pub fence: Position,
+    /// What answers it must not be below: what the node that asks us needs.
+    pub needed: Floor,
+}
+
+/// What all who wait are told.
+#[derive(Debug)]
+pub enum FillHead {
+    /// The stored response is good still.
+    Revalidated(Arc<Object>, Origin),
+    /// A new response; its body is read from the fill.
+    Response(Box<ResponseHead>),
+}
+
+/// Where a response came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `parent:NAME` or `origin:NAME`.
+    pub upstream: Arc<str>,
+    /// What a parent's cache said of it.
+    pub cache_status: Vec<HeaderValue>,
+}
+
+/// A response that all who wait may have.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// Status.
+    pub status: StatusCode,
+    /// Fields, without those of the connection.
+    pub headers: HeaderMap,
+    /// The stored form, or why it is not stored.
+    pub stored: Result<StoredHead, Reason>,
+    /// The variant that it is.
+    pub variant: VariantKey,
+    /// Which request fields selected it.
+    pub vary: Vary,
+    /// The body's length, where it is known.
+    pub length: Option<u64>,
+    /// What its body is, when it is stored in segments as it arrives.
+    pub version: Option<Arc<Version>>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Purges up to this one came before its fetch.
+    pub fence: Position,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl FillHead {
+    /// Whether it may answer who came later than its fetch began: it is not purged, nor below what is needed.
+    pub(super) fn is_usable(&self, store: &Store, key: &CacheKey, needed: Floor) -> bool {
+        let verdict = match self {
+            Self::Revalidated(object, _) => store.judge(object, needed),
+            Self::Response(head) => store.fences().judge(key, &head.tags, head.fence, needed),
+        };
+        verdict != Verdict::Purged
+    }
+
+    pub(super) fn tags(&self) -> &Tags {
+        match self {
+            Self::Revalidated(object, _) => &object.head.tags,
+            Self::Response(head) => &head.tags,
+        }
+    }
+}
