@@ -15,7 +15,7 @@ pub use super::marks::{
     CACHE_STATUS, CDN_LOOP, CacheStatus, ForwardedFor, PROXY_STATUS, ProxyStatus, append_cdn_loop,
     append_via, cdn_loop_count, proxy_error, set_forwarded,
 };
-use super::{Policy, Profile, date, vary};
+use super::{Policy, Profile, date, surrogate, vary};
 
 /// Fields of one connection, whether Connection names them or not (RFC 9110 §7.6.1, RFC 9111 §3.1).
 const HOP_BY_HOP: [&str; 9] = [
@@ -216,6 +216,9 @@ pub fn for_origin(
         None => {
             headers.remove(ACCEPT_ENCODING);
         }
+    }
+    if policy.surrogate_control {
+        surrogate::announce(&mut headers);
     }
     headers
 }
@@ -498,6 +501,14 @@ mod tests {
         assert_eq!(unsent(&client, &policy, &[]), ["x-device", "x-evil"]);
         let rfc = Policy { profile: Profile::Rfc, ..Policy::default() };
         assert!(unsent(&client, &rfc, &[]).is_empty());
+    }
+
+    #[test]
+    fn edge_architecture_3_surrogate_capability() {
+        let client = headers(&[("surrogate-capability", "theirs=\"Surrogate/1.0\"")]);
+        let policy = Policy { surrogate_control: true, ..Policy::default() };
+        let fill = for_origin(&client, Some(&policy), &[]);
+        assert_eq!(get(&fill, "surrogate-capability"), Some("meridian=\"Surrogate/1.0\""));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! * [`policy`]: what the operator decided for a route, in the form the rules use.
 //! * [`reason`]: the one list of reason codes.
-//! * [`cache_control`], [`structured`], [`date`]: parsers.
+//! * [`cache_control`], [`structured`], [`surrogate`], [`date`]: parsers.
 //! * [`freshness`]: may this response be stored, and how long is it fresh.
 //! * [`head`]: a stored response without its body.
 //! * [`vary`], [`language`]: which stored variant a request selects.
@@ -27,6 +27,7 @@ pub mod policy;
 pub mod range;
 pub mod reason;
 pub mod structured;
+pub mod surrogate;
 mod targeted;
 pub mod update;
 mod validator;

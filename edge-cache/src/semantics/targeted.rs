@@ -6,8 +6,7 @@ use http::header::HeaderName;
 use super::Policy;
 use super::cache_control::{CacheControl, DELTA_MAX};
 use super::structured::{self, Item};
-
-static SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+use super::surrogate;
 
 /// Which field the directives come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +26,10 @@ pub(super) fn directives(response: &HeaderMap, policy: &Policy) -> (CacheControl
     if let Some(cc) = targeted {
         return (cc, Field::Targeted);
     }
-    if policy.surrogate_control && response.contains_key(&SURROGATE_CONTROL) {
-        let cc = CacheControl::of_field(response, &SURROGATE_CONTROL);
-        if cc.no_store || cc.max_age.is_some() {
-            return (cc, Field::Surrogate);
-        }
+    if policy.surrogate_control
+        && let Some(cc) = surrogate::directives(response)
+    {
+        return (cc, Field::Surrogate);
     }
     (CacheControl::of(response), Field::CacheControl)
 }
