@@ -231,7 +231,7 @@ fn object(object: &Object, now: UnixMillis) -> serde_json::Value {
 
 fn explained(explained: &Explained) -> serde_json::Value {
     use crate::lookup::Decision;
-    let now = clock::now();
+    let now = clock::steady();
     let action = match explained.decision {
         Decision::Hit { .. } => "answer from the store",
         Decision::Stale { revalidate: true, .. } => "answer from the store, and revalidate behind",
@@ -280,7 +280,7 @@ pub(super) async fn answer(
         (true, ["v1", "report"]) => Answer::json(&report(node)),
         (true, ["v1", "explain"]) => of_url(node, call, explained),
         (true, ["v1", "object"]) => of_url(node, call, |found| {
-            let now = clock::now();
+            let now = clock::steady();
             serde_json::json!({
                 "key": found.key.text(),
                 "stored": found.stored.iter().map(|stored| object(stored, now)).collect::<Vec<_>>(),

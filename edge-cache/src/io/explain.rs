@@ -84,7 +84,9 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
     let found = node.store.lookup(&key, &headers, Floor::default());
     let decision = match bypass(&view, policy) {
         Some(reason) => Decision::Pass { reason },
-        None => decide(&view, stored(&found, &node.store, Floor::default()), policy, clock::now()),
+        None => {
+            decide(&view, stored(&found, &node.store, Floor::default()), policy, clock::steady())
+        }
     };
     let tier = site.tier.as_deref().filter(|_| policy.is_some());
     let parents = tier.map(|tier| fetch::parents(tier, key.hash())).unwrap_or_default();

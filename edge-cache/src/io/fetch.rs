@@ -76,10 +76,12 @@ pub struct Fetched {
     pub response: Response<UpstreamBody>,
     /// `parent:NAME` or `origin:NAME`.
     pub upstream: Arc<str>,
-    /// When the request was sent.
+    /// When the request was sent, by the wall clock.
     pub request_time: UnixMillis,
-    /// When the head came.
+    /// When the head came, by the wall clock.
     pub response_time: UnixMillis,
+    /// The same by the clock that has no steps ([`clock::steady`]): from then on the response rests.
+    pub arrived: UnixMillis,
     /// Why it is not for the store, where that was asked.
     pub not_stored: Option<Reason>,
     /// It is known to have come after these purges: those that this node knew of, and the parent if one answered.
@@ -119,11 +121,12 @@ pub async fn fetch(
     if let Some(tier) = tier {
         for parent in parents(tier, wanted.key) {
             let ask = parent_ask(wanted, body)?;
-            let request_time = clock::now();
+            let asked = clock::steady();
             let sent = parent.upstream.send(0, ask, parent_timeouts(origin.timeouts)).await;
             match sent {
                 Ok(mut response) => {
                     count(registry, true, &parent.name, Ok(response.status()));
+                    let (response_time, arrived) = (clock::now(), clock::steady());
                     let told = response.headers().contains_key(&FENCE);
                     let theirs = take_fence(response.headers_mut());
                     // An error that it made itself has no fence, and is not old.
@@ -131,8 +134,9 @@ pub async fn fetch(
                     return Ok(Fetched {
                         response,
                         upstream: Arc::clone(&parent.label),
-                        request_time,
-                        response_time: clock::now(),
+                        request_time: response_time - arrived.since(asked),
+                        response_time,
+                        arrived,
                         not_stored: None,
                         fence: if made { wanted.fence } else { wanted.fence.min(theirs) },
                         from_parent: true,
@@ -320,17 +324,19 @@ async fn ask_origin(
         };
         tried.add(at);
         attempts += 1;
-        let request_time = clock::now();
+        let asked = clock::steady();
         match upstream.send(at, ask, origin.timeouts).await {
             Ok(mut response) => {
                 count(registry, false, &upstream.name, Ok(response.status()));
+                let (response_time, arrived) = (clock::now(), clock::steady());
                 // Only nodes of this CDN speak of fences.
                 response.headers_mut().remove(&FENCE);
                 return Ok(Fetched {
                     response,
                     upstream: Arc::clone(&origin.label),
-                    request_time,
-                    response_time: clock::now(),
+                    request_time: response_time - arrived.since(asked),
+                    response_time,
+                    arrived,
                     not_stored: None,
                     fence: wanted.fence,
                     from_parent: false,

@@ -359,6 +359,7 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
     );
     match updated {
         Updated::Head(head) => {
+            let head = head.arrived(fetched.arrived);
             let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
             let head = head.fenced(fetched.fence, &job.policy, &job.wanted.origin());
             let mut new = object.with_head(head);
@@ -371,7 +372,8 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
         }
         Updated::UseOnce(head, _) => {
             node.store.remove(object);
-            Some(Validated { object: Arc::new(object.with_head(*head)), shared: false })
+            let head = head.arrived(fetched.arrived);
+            Some(Validated { object: Arc::new(object.with_head(head)), shared: false })
         }
         Updated::Changed => None,
     }
@@ -409,11 +411,15 @@ async fn receive(
     let head = StoredHead::new(&exchange, &job.policy);
     let fence = fetched.fence;
     let tags = Tags::of(&headers, &job.policy.tags, &job.wanted.origin());
-    let jittered = |head: StoredHead| {
-        let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
+    let at_rest = |head: StoredHead| {
+        let head = head.arrived(fetched.arrived).jittered(
+            job.policy.ttl.jitter,
+            job.key.hash(),
+            &node.name,
+        );
         StoredHead { fence, tags: tags.clone(), ..head }
     };
-    let mut stored = match head.map(jittered) {
+    let mut stored = match head.map(at_rest) {
         Ok(_) if status == StatusCode::PARTIAL_CONTENT => Err(Reason::UnaskedPart),
         Ok(_) if too_large => Err(Reason::TooLarge),
         Ok(_) if job.fallback && is_origin_error(status) => Err(Reason::StaleIfError),

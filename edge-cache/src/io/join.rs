@@ -134,7 +134,7 @@ impl Context<'_> {
         collapsed: bool,
     ) -> Filled {
         let headers = &self.request.headers;
-        let now = clock::now();
+        let now = clock::steady();
         match head {
             FillHead::Revalidated(object, origin) => {
                 if object.head.vary.variant(headers) != Some(object.variant) {
@@ -219,7 +219,7 @@ impl Context<'_> {
     }
 
     fn may_be_stale(&self, asking: &Asking<'_>) -> bool {
-        asking.stale.as_ref().is_some_and(|(_, fallback)| clock::now() <= fallback.until)
+        asking.stale.as_ref().is_some_and(|(_, fallback)| clock::steady() <= fallback.until)
     }
 
     /// Answers with what is stored, though it is stale.
@@ -234,7 +234,7 @@ impl Context<'_> {
             return Filled::Again { exchange, alone: true };
         };
         exchange.reason = reason;
-        let now = clock::now();
+        let now = clock::steady();
         let marks = Marks {
             fwd: reason.fwd(),
             fwd_status: status,

@@ -263,7 +263,7 @@ impl Context<'_> {
             let since = self.since();
             let found = node.store.lookup(key, &self.request.headers, since.needed);
             let stored = stored(&found, &node.store, since.needed);
-            let decision = decide(&self.view(), stored, Some(policy), clock::now());
+            let decision = decide(&self.view(), stored, Some(policy), clock::steady());
             exchange.reason = decision.reason();
             let object = match &found {
                 Found::Object(object) => Some(object),

@@ -4,7 +4,6 @@
 //! contradicts itself or breaks the syntax, the more careful reading wins, always the same one: of two lifetimes the
 //! shorter; a lifetime that is no number is 0; a broken `no-store` still forbids; a broken `public` permits nothing.
 
-use http::header::HeaderName;
 use http::{HeaderMap, header};
 
 /// RFC 9111 §1.2.2: what a number of seconds too large to hold becomes.
@@ -65,13 +64,8 @@ pub struct CacheControl {
 impl CacheControl {
     /// From the Cache-Control lines of a message.
     pub fn of(headers: &HeaderMap) -> Self {
-        Self::of_field(headers, &header::CACHE_CONTROL)
-    }
-
-    /// From the lines of another field of the same syntax (Surrogate-Control).
-    pub fn of_field(headers: &HeaderMap, name: &HeaderName) -> Self {
         let mut all = Self::default();
-        for line in headers.get_all(name) {
+        for line in headers.get_all(header::CACHE_CONTROL) {
             for directive in directives(line.as_bytes()) {
                 all.add(&directive);
             }

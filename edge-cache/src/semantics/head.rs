@@ -19,9 +19,9 @@ pub struct StoredHead {
     pub status: StatusCode,
     /// Its fields, without those of the connection, without Age, Cache-Status and Proxy-Status.
     pub headers: HeaderMap,
-    /// When the request for it was sent (or the last revalidation's).
+    /// When the request for it was sent (or the last revalidation's); see [`Self::arrived`].
     pub request_time: UnixMillis,
-    /// When its head arrived (or the last revalidation's).
+    /// When its head arrived (or the last revalidation's), by the clock of those who ask for its age.
     pub response_time: UnixMillis,
     /// Its age when it arrived (RFC 9111 §4.2.3: corrected_initial_age).
     pub initial_age: Duration,
@@ -82,6 +82,15 @@ impl StoredHead {
             let unit = (draw >> 11) as f64 / (1u64 << 53) as f64;
             self.lifetimes.fresh = self.lifetimes.fresh.mul_f64(1.0 - jitter.min(0.5) * unit);
         }
+        self
+    }
+
+    /// With its times by another clock, on which it arrived then. Dates are compared by the wall clock, as their senders
+    /// do; how long a response has rested is measured by one that is never set.
+    #[must_use]
+    pub fn arrived(mut self, then: UnixMillis) -> Self {
+        let took = self.response_time.since(self.request_time);
+        (self.request_time, self.response_time) = (then - took, then);
         self
     }
 
@@ -153,6 +162,18 @@ mod tests {
         }
         assert_eq!(head.current_age(UnixMillis(0)).as_millis(), 10_500);
         assert!(head.remaining_millis(UnixMillis(u64::MAX)) < 0);
+    }
+
+    /// Pitfall 49: a step of the wall clock, between arrival and use or during the exchange, ages nothing.
+    #[test]
+    fn pitfall_49_steps_of_the_clock_do_not_age() {
+        let steady = UnixMillis::from_secs(5_000);
+        let head = head(&[("cache-control", "max-age=60")]).unwrap().arrived(steady);
+        assert_eq!(head.response_time, steady);
+        assert_eq!(head.request_time.0, steady.0 - 500);
+        let later = steady + Duration::from_secs(30);
+        assert_eq!(head.current_age(later).as_millis(), 30_500);
+        assert_eq!(head.remaining_millis(later), 29_500);
     }
 
     #[test]

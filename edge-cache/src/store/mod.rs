@@ -13,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::DATE;
 use http::{HeaderMap, HeaderName};
 
 use crate::key::CacheKey;
 use crate::purge::{Fences, Floor, Verdict};
 use crate::segment::Layout;
+use crate::semantics::date;
 use crate::semantics::vary::{VariantKey, Vary, VaryLists};
 
 pub use memory::Memory;
@@ -131,11 +133,9 @@ impl Store {
             return Found::Object(object);
         }
         if let Some(record) = self.variants.get(&key.hash()) {
-            let newest = record
-                .lists
-                .variants(headers)
-                .filter_map(&mut get)
-                .max_by_key(|object| object.head.response_time);
+            let newest = record.lists.variants(headers).filter_map(&mut get).max_by_key(|object| {
+                (date::field(&object.head.headers, &DATE), object.head.response_time)
+            });
             if let Some(object) = newest {
                 return Found::Object(object);
             }
