@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::uri::Authority;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use shared::config::{
     CacheSpec, EdgeSpec, KeyQuery, Loaded, Location, LogSpec, OriginSpec, OriginUrl, Parents,
     Problem, Role, RouteCache, Severity, Spec, Step, TlsSpec, WhenDown,
@@ -70,6 +70,8 @@ pub struct Route {
     pub policy: Option<Arc<Policy>>,
     /// Taken off the path for the origin.
     pub strip_prefix: Option<String>,
+    /// Protocols that a connection may be switched to.
+    pub upgrade: Vec<HeaderValue>,
 }
 
 /// The parents of a site.
@@ -193,6 +195,11 @@ impl Plan {
                     origin: origin.clone(),
                     policy,
                     strip_prefix: route.strip_prefix.clone(),
+                    upgrade: route
+                        .upgrade
+                        .iter()
+                        .filter_map(|protocol| HeaderValue::from_str(protocol).ok())
+                        .collect(),
                 });
             }
             let tier = site.tier.as_ref().filter(|_| edge.role != Role::Parent);

@@ -2,9 +2,9 @@
 //!
 //! What is to be done is decided by plain functions over values: [`admit`] (which requests are taken in), [`route`],
 //! [`key`] and [`url`] (what two requests have in common), [`lookup`] (answer, revalidate, fetch or pass), [`tier`] and
-//! [`origin`] (whom to ask), all by the rules in [`semantics`]. [`store`] keeps what may be kept, in aligned
-//! [`segment`]s, [`fill`] shares one fetch among all who wait for it, [`purge`] says what of both is too old, [`framing`]
-//! finds requests in a client's bytes, [`config`] is one node's configuration.
+//! [`origin`] (whom to ask), [`reply`] (which answers are believed), all by the rules in [`semantics`]. [`store`] keeps
+//! what may be kept, in aligned [`segment`]s, [`fill`] shares one fetch among all who wait for it, [`purge`] says what of
+//! both is too old, [`framing`] finds requests in a client's bytes, [`config`] is one node's configuration.
 //! [`io`] does it, [`cmd`] is the command line.
 
 pub mod admit;
@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod meter;
 pub mod origin;
 pub mod purge;
+pub mod reply;
 pub mod route;
 pub mod segment;
 pub mod semantics;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, IF_MATCH, IF_UNMODIFIED_SINCE, PRAGMA, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, IF_MATCH, IF_UNMODIFIED_SINCE, PRAGMA,
 };
 use http::{HeaderMap, Method, StatusCode};
 use shared::time::UnixMillis;
@@ -125,9 +125,6 @@ pub fn bypass(request: &RequestView<'_>, policy: Option<&Policy>) -> Option<Reas
     }
     if request.has_content {
         return Some(Reason::RequestContent);
-    }
-    if request.headers.contains_key(UPGRADE) && names_option(request.headers, b"upgrade") {
-        return Some(Reason::UpgradeRequested);
     }
     // RFC 9111 §4.3.2. In the safe profile they are evaluated here, on the stored response: no client gets past the cache
     // by adding a field.
@@ -461,8 +458,8 @@ mod tests {
             (&Method::OPTIONS, &[], false, "pass method-not-cached", "pass method-not-cached"),
             (&purge, &[], false, "pass method-not-cached", "pass method-not-cached"),
             (&get, &[], true, "pass request-content", "pass request-content"),
-            (&get, &upgrade, false, "pass upgrade-requested", "pass upgrade-requested"),
-            (&get, &upgrade[1..], false, "miss uri-miss", "miss uri-miss"),
+            // Only a route that allows it takes an upgrade past the cache.
+            (&get, &upgrade, false, "miss uri-miss", "miss uri-miss"),
             (&get, &[("if-match", "\"a\"")], false, "miss uri-miss", "pass origin-precondition"),
             (&get, &[("cookie", "a=b")], false, "miss uri-miss", "miss uri-miss"),
         ] {

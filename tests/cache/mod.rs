@@ -3,12 +3,14 @@
 mod collapsing;
 mod failures;
 mod http2_origins;
+mod interim;
 mod refused;
 mod reuse;
 mod routes;
 mod secure;
 mod sharing;
 mod tiers;
+mod upgrade;
 
 use harness::fleet::Fleet;
 use harness::origin::Origin;

@@ -2,7 +2,8 @@
 //!
 //! * [`origin`] is an origin server of which every byte, pause and cut is written down by the test.
 //! * [`streams`] is one that speaks HTTP/2.
-//! * [`wire`] speaks HTTP/1.1 in bytes and shows whether a message ended well or was cut; [`secure`] does TLS and HTTP/2.
+//! * [`wire`] speaks HTTP/1.1 in bytes and shows whether a message ended well or was cut; [`secure`] does TLS and HTTP/2, of
+//!   which [`http2`] shows the parts: interim responses, trailers, how a stream ended.
 //! * [`dns`] asks over UDP and TCP, with queries made by hand and answers read by hickory-proto.
 //! * [`encrypted`] asks over TLS, HTTPS and QUIC.
 //! * [`plan`] writes a configuration, [`fleet`] runs the real programs on it.
@@ -21,6 +22,7 @@ pub mod counters;
 pub mod dns;
 pub mod encrypted;
 pub mod fleet;
+pub mod http2;
 pub mod origin;
 pub mod plan;
 pub mod process;

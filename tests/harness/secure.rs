@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::wait::PATIENCE;
 
@@ -60,13 +61,12 @@ pub fn get_for(
     }
 }
 
-async fn exchange(
+/// A TLS connection, whoever answers.
+pub(crate) async fn connect(
     addr: SocketAddr,
     name: &str,
-    host: &str,
     alpn: &[&str],
-    targets: &[&str],
-) -> anyhow::Result<Vec<SecureReply>> {
+) -> anyhow::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
@@ -76,7 +76,17 @@ async fn exchange(
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let tcp = TcpStream::connect(addr).await?;
     let name = ServerName::try_from(name.to_owned())?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?)
+}
+
+async fn exchange(
+    addr: SocketAddr,
+    name: &str,
+    host: &str,
+    alpn: &[&str],
+    targets: &[&str],
+) -> anyhow::Result<Vec<SecureReply>> {
+    let tls = connect(addr, name, alpn).await?;
     let chosen = tls.get_ref().1.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
     let certificates = tls.get_ref().1.peer_certificates();
     let certificate =

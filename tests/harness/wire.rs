@@ -115,6 +115,13 @@ impl Wire {
         let _ = self.stream.get_mut().write_all(bytes.as_ref());
     }
 
+    /// Reads to the end of the connection.
+    pub fn read_rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+
     /// Says that no more will be sent.
     pub fn finish(&mut self) {
         let _ = self.stream.get_mut().shutdown(Shutdown::Write);
@@ -144,7 +151,8 @@ impl Wire {
         }
     }
 
-    fn read_one_head(&mut self) -> Option<Head> {
+    /// Reads the next response head, an interim one too.
+    pub fn read_one_head(&mut self) -> Option<Head> {
         let line = self.read_line()?;
         let mut words = line.split(' ');
         let version = words.next()?.to_owned();

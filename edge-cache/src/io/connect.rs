@@ -54,6 +54,16 @@ impl Transport {
         }
     }
 
+    /// The same for HTTP/1.1 only: for connections that are to be switched to another protocol.
+    pub(super) fn http1(&self) -> Self {
+        let mut tls = self.tls.clone();
+        if let Some(config) = &mut tls {
+            let offered = Self::alpn(OriginProtocol::Http1).iter().map(|name| name.to_vec());
+            Arc::make_mut(config).alpn_protocols = offered.collect();
+        }
+        Self { tls, sni: self.sni.clone(), protocol: OriginProtocol::Http1 }
+    }
+
     /// The name that a server's certificate must be for.
     pub fn name<'a>(&'a self, server: &'a OriginUrl) -> &'a str {
         self.sni.as_deref().unwrap_or(&server.host)
@@ -97,13 +107,15 @@ where
         let (sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_HEAD.max(256 << 10))
+            // RFC 9112 §5.1: a proxy takes such spaces off, from responses.
+            .allow_spaces_after_header_name_in_responses(true)
             .handshake(io)
             .await
             .map_err(failed)?;
         tokio::spawn(async move {
             let _guard = guard;
             // What goes wrong is seen by the requests on it.
-            let _ = driver.await;
+            let _ = driver.with_upgrades().await;
         });
         return Ok(Opened::Http1(sender));
     }

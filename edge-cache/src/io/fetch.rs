@@ -18,6 +18,7 @@ use shared::metrics::Registry;
 use shared::time::UnixMillis;
 
 use super::ask::{Ask, Outgoing};
+use super::interim::Sink;
 use super::node::{Origin, Parent, RouteTarget, Tier};
 use super::pool::{Failed, FetchError, Timeouts};
 use super::telemetry::{ORIGIN_REQUESTS, PARENT_REQUESTS};
@@ -54,6 +55,10 @@ pub struct Wanted {
     pub headers: HeaderMap,
     /// Hash that chooses parent and server.
     pub key: u128,
+    /// Where interim responses go: to the client that the fetch is for.
+    pub interim: Option<Arc<Sink>>,
+    /// The protocol that the connection is to be switched to.
+    pub upgrade: Option<HeaderValue>,
     /// The client; not told to the origin of a route that caches, for it must not shape the response.
     pub client: Option<IpAddr>,
     /// The request comes after these purges.
@@ -256,6 +261,8 @@ fn parent_ask(wanted: &Wanted, body: Outgoing) -> Result<Ask, FetchError> {
         authority: header(&wanted.authority)?,
         headers,
         body,
+        interim: wanted.interim.clone(),
+        upgrade: wanted.upgrade.clone(),
     })
 }
 
@@ -286,6 +293,8 @@ fn origin_ask(
         authority,
         headers,
         body,
+        interim: wanted.interim.clone(),
+        upgrade: wanted.upgrade.clone(),
     })
 }
 

@@ -4,13 +4,17 @@
 //! time-out for idle connections or for clients that do not read. So every HTTP/1 head is looked at here first, as a
 //! whole, with [`crate::admit::raw_head`]; the verdict waits in a queue for the service that hyper calls with it.
 //! Where messages begin and end [`crate::framing`] says.
+//!
+//! hyper's server has no way to send an interim response other than 100, either. Those of [`super::interim`] are written
+//! here, while the service keeps its response back: when hyper flushes, all that it has written before is out, and what
+//! comes next is the response that they belong before.
 
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -31,6 +35,18 @@ pub struct Shared {
     opened: Instant,
     /// When the last request ended, in milliseconds after `opened`.
     last_end: AtomicU64,
+    /// Whether something is in `early`.
+    has_early: AtomicBool,
+    early: Mutex<Early>,
+    /// The connection is HTTP no more.
+    switched: AtomicBool,
+}
+
+/// Bytes that go out before the response that the service has not given yet.
+#[derive(Debug, Default)]
+struct Early {
+    bytes: BytesMut,
+    waker: Option<Waker>,
 }
 
 impl Default for Shared {
@@ -40,6 +56,9 @@ impl Default for Shared {
             in_flight: AtomicUsize::new(0),
             opened: Instant::now(),
             last_end: AtomicU64::new(0),
+            has_early: AtomicBool::new(false),
+            early: Mutex::default(),
+            switched: AtomicBool::new(false),
         }
     }
 }
@@ -54,6 +73,34 @@ impl Shared {
     pub fn begin(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// Sends an interim response and returns when it is out: only then may the service give its response to hyper.
+    pub(super) async fn send_early(&self, head: &[u8]) {
+        self.early().bytes.extend_from_slice(head);
+        self.has_early.store(true, Ordering::Release);
+        std::future::poll_fn(|cx| {
+            let mut early = self.early();
+            if !self.has_early.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            early.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn early(&self) -> std::sync::MutexGuard<'_, Early> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on all bytes pass unseen: the connection is switched to another protocol.
+    pub(super) fn switch(&self) {
+        self.switched.store(true, Ordering::Release);
+    }
+
+    fn is_switched(&self) -> bool {
+        self.switched.load(Ordering::Acquire)
     }
 
     /// Since when no request is being answered; `None` while one is.
@@ -102,6 +149,8 @@ pub struct Gate<S: Linger> {
     head_began: Option<Instant>,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    /// An interim response of which a part may be out.
+    early: BytesMut,
 }
 
 /// A stream that can be read after its end was written.
@@ -129,13 +178,16 @@ impl<S: Linger> Gate<S> {
             head_began: None,
             read_timer: None,
             write_timer: None,
+            early: BytesMut::new(),
         }
     }
 
     /// Looks at what has been read and not been released.
     fn examine(&mut self) {
-        let Some(framing) = &mut self.framing else {
+        let framing = self.framing.as_mut().filter(|_| !self.shared.is_switched());
+        let Some(framing) = framing else {
             self.released = self.held.len();
+            self.head_began = None;
             return;
         };
         while let Some(rest) = self.held.get(self.released..)
@@ -196,6 +248,9 @@ impl<S: Linger> AsyncRead for Gate<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.released < this.held.len() && this.shared.is_switched() {
+            this.examine();
+        }
         loop {
             if this.released > 0 {
                 this.give(buf);
@@ -252,6 +307,39 @@ impl<S: Linger> Gate<S> {
     }
 }
 
+impl<S: Linger> Gate<S> {
+    /// Writes the rest of the interim response that is under way.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.early.is_empty() {
+            let Some(inner) = &mut self.inner else { return Poll::Ready(Err(closed())) };
+            let result = Pin::new(inner).poll_write(cx, &self.early);
+            match ready!(self.watch_write(cx, result))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => self.early.advance(length),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the interim responses that wait; all that hyper wrote has been taken before.
+    fn poll_all_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.shared.has_early.load(Ordering::Acquire) {
+            if self.early.is_empty() {
+                self.early = self.shared.early().bytes.split();
+            }
+            ready!(self.poll_early(cx))?;
+            let mut early = self.shared.early();
+            if early.bytes.is_empty() {
+                self.shared.has_early.store(false, Ordering::Release);
+                if let Some(waker) = early.waker.take() {
+                    waker.wake();
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: Linger> AsyncWrite for Gate<S> {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -259,6 +347,7 @@ impl<S: Linger> AsyncWrite for Gate<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_early(cx))?;
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let result = Pin::new(inner).poll_write(cx, buf);
         this.watch_write(cx, result)
@@ -270,6 +359,7 @@ impl<S: Linger> AsyncWrite for Gate<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_early(cx))?;
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let result = Pin::new(inner).poll_write_vectored(cx, bufs);
         this.watch_write(cx, result)
@@ -281,6 +371,9 @@ impl<S: Linger> AsyncWrite for Gate<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.shared.has_early.load(Ordering::Relaxed) {
+            ready!(this.poll_all_early(cx))?;
+        }
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let result = Pin::new(inner).poll_flush(cx);
         this.watch_write(cx, result)
@@ -306,6 +399,9 @@ const LINGER_BYTES: usize = 4 << 20;
 
 impl<S: Linger> Drop for Gate<S> {
     fn drop(&mut self) {
+        if self.shared.is_switched() {
+            return;
+        }
         let unread = self.framing.as_ref().is_some_and(|framing| !framing.is_between_requests())
             || !self.held.is_empty();
         let Some(mut inner) = self.inner.take().filter(|_| unread) else { return };

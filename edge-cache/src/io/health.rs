@@ -180,6 +180,8 @@ impl Check {
             authority: HeaderValue::from_str(&host).map_err(|error| error.to_string())?,
             headers,
             body: Outgoing::Empty,
+            interim: None,
+            upgrade: None,
         })
     }
 }

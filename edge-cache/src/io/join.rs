@@ -70,16 +70,21 @@ impl Context<'_> {
             };
             node.fills.join(&node.store, key, variant, headers, selected, asking.since)
         };
+        // Interim responses are for the client that the fetch is made for.
+        let mut interim = None;
         let (reader, collapsed) = match joined {
             Joined::Stored => return Filled::Again { exchange, alone: false },
             Joined::Reader(reader) => (reader, true),
             Joined::Begun(task) => {
-                let job = self.job(policy, key, query, known, asking.stale.is_some());
+                let mut job = self.job(policy, key, query, known, asking.stale.is_some());
+                interim = self.early.sink();
+                job.wanted.interim = interim.clone();
                 (task.start(node, job), false)
             }
         };
         let patience = asking.stale.as_ref().and_then(|(_, fallback)| fallback.after_wait);
-        let Some(answer) = wait(&reader, patience).await else {
+        let answer = self.early.relay(interim.as_deref(), wait(&reader, patience)).await;
+        let Some(answer) = answer else {
             // The fetch goes on without this client.
             return self.stale(exchange, asking, Reason::StaleAfterWait, None);
         };

@@ -2,6 +2,7 @@
 //! address, so that a connection, its requests and mostly its upstream connections stay on one core.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
@@ -10,21 +11,23 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use shared::io::sockets;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use super::gate::{Gate, Limits, Shared};
+use super::http2;
 use super::node::Node;
+use super::request_body::RequestBody;
 use super::serve::{Connection, handle};
 use super::telemetry::Peer;
 
-/// Streams at once on one HTTP/2 connection.
-const STREAMS: u32 = 128;
 /// After an accept that failed, most often for want of descriptors: trying again at once would spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -243,12 +246,15 @@ async fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Counts a connection.
-struct Counted(Arc<Node>);
+/// Counts a connection, and holds its worker, for as long as it is open: also when it is HTTP no more.
+struct Counted {
+    node: Arc<Node>,
+    _alive: mpsc::Sender<()>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.telemetry.connections.fetch_sub(1, Ordering::Relaxed);
+        self.node.telemetry.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -261,14 +267,12 @@ fn take(
 ) {
     let max = node.snapshot.load().plan.edge.max_connections as usize;
     let before = node.telemetry.connections.fetch_add(1, Ordering::Relaxed);
-    let counted = Arc::new(Counted(Arc::clone(node)));
+    let counted = Arc::new(Counted { node: Arc::clone(node), _alive: alive.clone() });
     if before >= max {
         node.telemetry.refused.inc();
         return;
     }
-    let alive = alive.clone();
     tokio::spawn(async move {
-        let _alive = alive;
         if let Err(error) = serve(&counted, stream, peer, tls).await {
             tracing::debug!(%peer, %error, "a connection ended with an error");
         }
@@ -284,7 +288,7 @@ async fn serve(
     tls: bool,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let snapshot = counted.0.snapshot.load_full();
+    let snapshot = counted.node.snapshot.load_full();
     let edge = &snapshot.plan.edge;
     let limits = Limits {
         idle: edge.idle.get(),
@@ -322,42 +326,34 @@ async fn speak<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let node = &counted.0;
+    let node = &counted.node;
     let shared = Arc::new(Shared::default());
     let held_open = Arc::clone(counted);
-    let io = TokioIo::new(Gate::new(stream, is_http1, limits, Arc::clone(&shared), held_open));
+    let gate = Gate::new(stream, is_http1, limits, Arc::clone(&shared), held_open);
     let connection = Arc::new(Connection { node: Arc::clone(node), peer, scheme, gate: shared });
-    let service = service_fn(move |request| handle(Arc::clone(&connection), request));
+    if !is_http1 {
+        return http2::serve(gate, connection, limits).await.map_err(BoxError::from);
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = Arc::clone(&connection);
+        async move {
+            Ok::<_, Infallible>(handle(connection, request.map(RequestBody::Http1), None).await)
+        }
+    });
     let mut stopping = node.stopping();
-    macro_rules! drive {
-        ($connection:expr) => {{
-            let mut connection = pin!($connection);
-            tokio::select! {
-                ended = connection.as_mut() => return ended.map_err(BoxError::from),
-                _ = stopping.wait_for(|stopping| *stopping) => {}
-            }
-            connection.as_mut().graceful_shutdown();
-            connection.await.map_err(BoxError::from)
-        }};
+    // The gate has time-outs that hyper has not, and bounds the head before hyper sees it. `pipeline_flush` stays off: with
+    // it a response that closes the connection is lost when more requests have come behind its own.
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_header_size(limits.max_head)
+        .max_buf_size(limits.max_head.saturating_mul(2).max(128 << 10))
+        .serve_connection(TokioIo::new(gate), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map_err(BoxError::from),
+        _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-    if is_http1 {
-        let mut builder = http1::Builder::new();
-        // The gate has time-outs that hyper has not, and bounds the head before hyper sees it. `pipeline_flush` stays
-        // off: with it a response that closes the connection is lost when more requests have come behind its own.
-        builder
-            .header_read_timeout(None)
-            .max_header_size(limits.max_head)
-            .max_buf_size(limits.max_head.saturating_mul(2).max(128 << 10));
-        drive!(builder.serve_connection(io, service))
-    } else {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(30))
-            .initial_stream_window_size(256 << 10)
-            .initial_connection_window_size(1 << 20);
-        drive!(builder.serve_connection(io, service))
-    }
+    connection.as_mut().graceful_shutdown();
+    connection.await.map_err(BoxError::from)
 }

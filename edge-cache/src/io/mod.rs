@@ -1,9 +1,10 @@
 //! The only part of this crate that touches sockets, clocks, files, tasks and randomness.
 //!
 //! * [`gate`]: a client connection's bytes, before hyper sees them: framing checks and time-outs.
+//!   [`http2`] serves those that speak it, [`interim`] is what comes before a response.
 //! * [`listen`]: worker threads, listeners, TLS, draining.
-//! * [`serve`]: the life of a request; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells
-//!   what would be done, without doing it.
+//! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`respond`] makes responses, [`body`] is what
+//!   they are made of; [`explain`] tells what would be done, without doing it.
 //! * [`fill_task`]: the task that owns a fetch into the store, [`spill`] what it has stored before its end; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
 //!   `streams` says), past servers that [`health`] knows to be down.
@@ -21,12 +22,15 @@ mod fill_head;
 pub mod fill_task;
 pub mod gate;
 pub mod health;
+pub mod http2;
+pub mod interim;
 mod join;
 pub mod listen;
 pub mod node;
 mod pass;
 pub mod pool;
 mod pull;
+pub mod request_body;
 pub mod respond;
 pub mod serve;
 pub mod server;
@@ -35,4 +39,5 @@ mod streams;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 pub mod upstream_body;

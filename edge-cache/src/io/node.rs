@@ -108,6 +108,8 @@ pub struct RouteTarget {
     pub origin: Arc<Origin>,
     /// `None`: passed on, never stored.
     pub policy: Option<Arc<Policy>>,
+    /// Protocols that a connection may be switched to.
+    pub upgrade: Arc<[HeaderValue]>,
 }
 
 /// A site's parents.
@@ -363,7 +365,11 @@ impl Snapshot {
                 routes.push(Route {
                     pattern: route.pattern.clone(),
                     strip_prefix: route.strip_prefix.clone(),
-                    value: RouteTarget { origin: Arc::clone(origin), policy: route.policy.clone() },
+                    value: RouteTarget {
+                        origin: Arc::clone(origin),
+                        policy: route.policy.clone(),
+                        upgrade: route.upgrade.as_slice().into(),
+                    },
                 });
             }
             let tier = site.tier.as_ref().map(|tier| {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
-use hyper::body::Incoming;
 
-use super::ask::Outgoing;
+use super::ask::{Expects, Outgoing};
 use super::body::ResponseBody;
 use super::fenced::fetch_current;
 use super::fetch::{Fetched, Wanted};
+use super::request_body::RequestBody;
 use super::respond::{self, Marks};
 use super::serve::Context;
 use super::telemetry::Exchange;
@@ -28,7 +28,7 @@ impl Context<'_> {
         &self,
         mut exchange: Box<Exchange>,
         reason: Reason,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<ResponseBody> {
         exchange.reason = reason;
         let node = self.node();
@@ -50,6 +50,7 @@ impl Context<'_> {
                 &policy.key,
             )
         });
+        let interim = self.early.sink();
         let wanted = Wanted {
             method: self.request.method.clone(),
             scheme: self.scheme,
@@ -58,19 +59,25 @@ impl Context<'_> {
             query,
             headers: self.passed_headers(reason),
             key: key.as_ref().map_or(0, CacheKey::hash),
+            interim: interim.clone(),
+            upgrade: None,
             client: Some(self.client),
             fence: self.since().fence,
             floor: key.as_ref().map_or(self.needed, |key| self.floor(key, &[])),
         };
+        let expects = match self.expects {
+            true => Expects::Continue(self.route.value.origin.timeouts.first_byte),
+            false => Expects::Nothing,
+        };
         let body = match self.has_content {
-            true => Outgoing::Stream(body, Arc::default()),
+            true => Outgoing::stream(body, expects),
             false => Outgoing::Empty,
         };
         // A route that does not cache gains nothing from a second tier. One that caches must tell it of unsafe methods.
         let tier = self.tier().filter(|_| policy.is_some());
         let tags = policy.map_or(&[][..], |policy| &policy.tags);
-        let fetched = fetch_current(node, self.route, tier.as_deref(), &wanted, tags, body).await;
-        let fetched = match fetched {
+        let asked = fetch_current(node, self.route, tier.as_deref(), &wanted, tags, body);
+        let fetched = match self.early.relay(interim.as_deref(), asked).await {
             Ok(fetched) => fetched,
             Err(error) => {
                 tracing::debug!(%error, "a request could not be passed on");

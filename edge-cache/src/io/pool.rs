@@ -11,19 +11,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use shared::config::{OriginProtocol, OriginUrl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::ask::{Ask, Outgoing, from_request, to_request};
+use super::ask::{Ask, Outgoing, Upload, from_request, to_request};
 use super::connect::{Opened, Transport};
+use super::interim::Sink;
 use super::server::Server;
-use super::streams::{Link, Opening, Speaks, Stream, Streams, Way, is_protocol_error, is_refused};
+use super::streams::{
+    Link, Opening, Speaks, Stream, Streams, Way, in_full, is_protocol_error, is_refused,
+};
 use super::upstream_body::UpstreamBody;
 use crate::origin::Balance;
+use crate::reply;
 use crate::semantics::Reason;
 
 /// Idle connections are closed after this.
@@ -135,6 +138,8 @@ pub(super) struct Lease {
     upstream: Arc<Upstream>,
     server: usize,
     conn: Option<Conn>,
+    /// The request's content.
+    upload: Option<Arc<Upload>>,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -149,6 +154,10 @@ impl Drop for Lease {
 impl Lease {
     /// The response has ended well: the connection may be used again.
     pub(super) fn give_back(mut self) {
+        // A server may answer before it has read the request's content: what follows on that connection is content still.
+        if self.upload.as_ref().is_some_and(|upload| !upload.has_ended()) {
+            return;
+        }
         if let Some(Conn::Http1(conn)) = self.conn.take() {
             self.upstream.put_idle(self.server, conn);
         }
@@ -218,13 +227,17 @@ impl Upstream {
             return Err(Failed { error: self.no_server(), ask: Some(ask) });
         };
         server.in_flight.fetch_add(1, Ordering::Relaxed);
-        let mut lease = Lease { upstream: Arc::clone(self), server: at, conn: None, _slot: None };
+        let upstream = Arc::clone(self);
+        let mut lease = Lease { upstream, server: at, conn: None, upload: None, _slot: None };
         // A server may close a connection at any moment, also while a request is on its way to it: one more try on a
         // new connection is part of using old ones (RFC 9112 §9.3.1, RFC 9113 §8.7).
         let mut again_on_new = false;
         let mut avoid = None;
         loop {
-            let entered = self.enter(at, again_on_new, avoid.as_ref(), timeouts).await;
+            let entered = match ask.upgrade {
+                None => self.enter(at, again_on_new, avoid.as_ref(), timeouts).await,
+                Some(_) => self.enter_to_switch(at, timeouts).await,
+            };
             let Entered { conn, slot, reused } = match entered {
                 Ok(entered) => entered,
                 Err(error) => {
@@ -239,11 +252,21 @@ impl Upstream {
                 avoid = Some(Arc::clone(stream.link()));
             }
             let again = ask.is_repeatable().then(|| ask.again()).flatten();
+            lease.upload = ask.body.upload();
             let sent = self.exchange(conn, at, ask, timeouts.first_byte).await;
             match sent {
-                Ok((response, conn)) => {
+                Ok((mut response, conn)) => {
                     server.answered();
-                    lease.conn = Some(conn);
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        let switched = hyper::upgrade::on(&mut response);
+                        return Ok(
+                            response.map(|body| UpstreamBody::switched(body, switched, lease))
+                        );
+                    }
+                    // What may follow a response that claims content it cannot have is not for the next request.
+                    lease.conn = Some(conn).filter(|_| {
+                        !reply::claims_impossible_content(response.status(), response.headers())
+                    });
                     return Ok(response.map(|body| UpstreamBody::new(body, lease, timeouts)));
                 }
                 Err(failed) => {
@@ -316,7 +339,7 @@ impl Upstream {
         if let Some(conn) = idle {
             return Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: true });
         }
-        match self.connect(at, timeouts.connect).await? {
+        match self.connect(at, timeouts.connect, &self.transport).await? {
             Opened::Http1(conn) => {
                 Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: false })
             }
@@ -324,6 +347,19 @@ impl Upstream {
             Opened::Http2(sender, most) => {
                 let stream = self.streams.add(at, sender, most, slot);
                 Ok(Entered { conn: Conn::Http2(stream), slot: None, reused: false })
+            }
+        }
+    }
+
+    /// A new connection of HTTP/1.1, to be switched to another protocol.
+    async fn enter_to_switch(&self, at: usize, timeouts: Timeouts) -> Result<Entered, FetchError> {
+        let slot = self.slot(timeouts).await?;
+        match self.connect(at, timeouts.connect, &self.transport.http1()).await? {
+            Opened::Http1(conn) => {
+                Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: false })
+            }
+            Opened::Http2(..) => {
+                Err(self.error(Reason::Internal, "HTTP/2 where HTTP/1.1 was asked"))
             }
         }
     }
@@ -341,7 +377,7 @@ impl Upstream {
                 self.streams.close_one();
             }
             let slot = self.slot(timeouts).await?;
-            Ok((slot, self.connect(at, timeouts.connect).await?))
+            Ok((slot, self.connect(at, timeouts.connect, &self.transport).await?))
         };
         match opened.await {
             Ok((slot, Opened::Http2(sender, most))) => {
@@ -423,7 +459,12 @@ impl Upstream {
     }
 
     /// Opens a connection; closes an idle one to another server first when there are as many as there may be.
-    async fn connect(&self, at: usize, patience: Duration) -> Result<Opened, FetchError> {
+    async fn connect(
+        &self,
+        at: usize,
+        patience: Duration,
+        transport: &Transport,
+    ) -> Result<Opened, FetchError> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max_connections {
             let surplus = {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -433,7 +474,7 @@ impl Upstream {
         }
         let open = Open(Arc::clone(&self.open));
         let Some(server) = self.servers.get(at) else { return Err(self.no_server()) };
-        match tokio::time::timeout(patience, self.transport.open(&server.url, open)).await {
+        match tokio::time::timeout(patience, transport.open(&server.url, open)).await {
             Ok(result) => result.map_err(|(reason, detail)| self.error(reason, detail)),
             Err(_) => Err(self.error(
                 Reason::ConnectTimeout,
@@ -449,20 +490,30 @@ impl Upstream {
         ask: Ask,
         first_byte: Duration,
     ) -> Result<(Response<Incoming>, Conn), Failed> {
-        let upload = match &ask.body {
-            Outgoing::Stream(_, upload) => Some(Arc::clone(upload)),
-            Outgoing::Empty => None,
-        };
+        let upload = ask.body.upload();
+        let (interim, upgrade) = (ask.interim.clone(), ask.upgrade.clone());
+        let sink = interim.clone().unwrap_or_else(|| Arc::new(Sink::closed()));
         let tls = self.servers.get(at).is_some_and(|server| server.url.tls);
         let http2 = matches!(conn, Conn::Http2(_));
         let untouched = if http2 && !ask.is_repeatable() { ask.again() } else { None };
         let request = to_request(ask, http2, tls);
-        let request = match request {
+        let mut request = match request {
             Ok(request) => request,
             Err(detail) => {
                 return Err(Failed { error: self.error(Reason::Internal, detail), ask: None });
             }
         };
+        if !http2 {
+            let (sink, upload) = (Arc::clone(&sink), upload.clone());
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE
+                    && let Some(upload) = &upload
+                {
+                    upload.go_on();
+                }
+                sink.push(response.status(), response.headers());
+            });
+        }
         let answered = async {
             match &mut conn {
                 Conn::Http1(sender) => sender.try_send_request(request).await,
@@ -472,8 +523,19 @@ impl Upstream {
         let answered = {
             let mut answered = pin!(answered);
             loop {
-                match tokio::time::timeout(first_byte, &mut answered).await {
-                    Ok(answered) => break answered,
+                let first = async {
+                    tokio::select! {
+                        answered = &mut answered => Some(answered),
+                        () = sink.flooded() => None,
+                    }
+                };
+                match tokio::time::timeout(first_byte, first).await {
+                    Ok(Some(answered)) => break answered,
+                    Ok(None) => {
+                        let detail = "interim responses without end";
+                        let error = self.error(Reason::BadResponse, detail);
+                        return Err(Failed { error, ask: None });
+                    }
                     // Content still on its way up: the time for the response has not begun.
                     Err(_) if upload.as_ref().is_some_and(|upload| upload.take_moved()) => {}
                     Err(_) => {
@@ -485,23 +547,19 @@ impl Upstream {
             }
         };
         match answered {
-            // Nobody was asked to switch: Upgrade is not sent on.
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let error = self.error(Reason::BadResponse, "101 to a request without Upgrade");
-                Err(Failed { error, ask: None })
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                let bad = |why| Failed { error: self.error(Reason::BadResponse, why), ask: None };
+                reply::check(status, headers, upgrade.as_ref()).map_err(bad)?;
+                Ok((response, conn))
             }
-            Ok(response) if !is_framed_well(response.headers()) => {
-                let detail = "Transfer-Encoding beside Content-Length, or other than `chunked`";
-                Err(Failed { error: self.error(Reason::BadResponse, detail), ask: None })
-            }
-            Ok(response) => Ok((response, conn)),
             Err(_) if upload.is_some_and(|upload| upload.is_broken()) => {
                 let detail = "the client's content broke off or is not valid";
                 let error = self.error(Reason::RequestIncomplete, detail);
                 Err(Failed { error, ask: None })
             }
             Err(mut failed) => {
-                let unsent = failed.take_message().map(from_request);
+                let unsent = failed.take_message().map(|request| from_request(request, interim));
                 let error = failed.into_error();
                 let reason = match error.is_parse() || is_protocol_error(&error) {
                     true => Reason::BadResponse,
@@ -515,24 +573,6 @@ impl Upstream {
                 Err(Failed { error: self.error(reason, detail), ask })
             }
         }
-    }
-}
-
-/// RFC 9112 §6.1, §6.3: a response with both framings ends where somebody may have meant it not to; other transfer codings
-/// than chunked were not asked for, and are not undone here.
-fn is_framed_well(response: &HeaderMap) -> bool {
-    let mut codings = response.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return true };
-    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
-        && codings.next().is_none()
-        && !response.contains_key(CONTENT_LENGTH)
-}
-
-/// An error with what lies behind it.
-fn in_full(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

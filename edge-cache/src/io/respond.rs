@@ -194,6 +194,12 @@ pub fn finish(
     response.map(|body| body.watched(exchange))
 }
 
+/// Our marks on a 101. The connection is nobody's cache's from here on.
+pub fn mark_switched(headers: &mut HeaderMap, node: &str) {
+    append_via(headers, Version::HTTP_11, node);
+    ensure_date(headers, clock::now());
+}
+
 /// A response of our own with a line of text.
 pub fn text(status: StatusCode, line: &str) -> Response<ResponseBody> {
     let line = match line {

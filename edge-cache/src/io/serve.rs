@@ -2,31 +2,36 @@
 //!
 //! What is decided, [`crate::lookup::decide`] decides; here it is done.
 
-use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use http::header::{HeaderName, VIA};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::header::{HeaderName, TE, UPGRADE, VIA};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use shared::io::clock;
 
 use super::body::ResponseBody;
 use super::fetch::Wanted;
 use super::fill_task::{Job, Joined, Since};
 use super::gate;
+use super::interim::Early;
 use super::join::{Asking, Filled};
 use super::node::{Node, RouteTarget, SiteState, Snapshot, Tier};
 use super::pull::Pull;
+use super::request_body::RequestBody;
 use super::respond::{self, Asked, Marks, Representation};
 use super::telemetry::{Exchange, Peer};
-use crate::admit::{self, Admitted, Head, Reject};
+use super::tunnel::{self, Offer};
+use crate::admit::{self, Admitted, Head, Reject, decrement_max_forwards};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, Stored, bypass, collapsible, decide};
 use crate::purge::{FENCE, Floor, Position, Verdict, fence_field, tags};
 use crate::route::Route;
 use crate::semantics::headers::{
-    append_cdn_loop, append_via, cdn_loop_count, for_origin, unsent, without_credentials,
+    append_cdn_loop, append_via, cdn_loop_count, for_origin, takes_trailers, unsent,
+    without_credentials,
 };
 use crate::semantics::{Policy, Profile, Reason, language};
 use crate::store::{Found, Object, Store};
@@ -65,6 +70,10 @@ pub(super) struct Context<'a> {
     pub(super) path: Box<str>,
     pub(super) query: Option<Box<str>>,
     pub(super) has_content: bool,
+    /// The client waits for 100 (Continue).
+    pub(super) expects: bool,
+    /// The way to the client for what comes before its response.
+    pub(super) early: Early<'a>,
     /// Not the first node of this CDN to see it.
     pub(super) is_inner: bool,
     /// What an answer must not be below, by the word of the node that asks.
@@ -72,20 +81,24 @@ pub(super) struct Context<'a> {
     pub(super) client: std::net::IpAddr,
 }
 
-/// Answers a request.
-///
-/// # Errors
-/// None: what goes wrong is a response.
+/// Answers a request: what goes wrong is a response, too. `stream`: the one that it came on, over HTTP/2.
 pub async fn handle(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    mut request: Request<RequestBody>,
+    stream: Option<&Mutex<SendResponse<Bytes>>>,
+) -> Response<ResponseBody> {
     let node = &connection.node;
     let snapshot = node.snapshot.load_full();
     let http1 = request.version() < Version::HTTP_2;
     let verdict = if http1 { connection.gate.verdict() } else { Ok(()) };
     let busy = connection.gate.begin();
     let exchange = Exchange::new(node, snapshot.log.clone(), &connection.peer, &request, busy);
+    let early = match (stream, request.version()) {
+        (Some(stream), _) => Early::Http2(stream),
+        (None, Version::HTTP_11) => Early::Http1(&connection.gate),
+        (None, _) => Early::None,
+    };
+    let client = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let head = Head {
         method: &parts.method,
@@ -95,24 +108,27 @@ pub async fn handle(
         scheme: connection.scheme,
     };
     let admitted = verdict.and_then(|()| admit::admit(&head, body.is_end_stream()));
-    Ok(match admitted {
+    match admitted {
         Ok(admitted) if admitted.path == HEALTH => health(node, exchange, &parts.method),
-        Ok(admitted) => match route(&connection, &snapshot, &parts, admitted, exchange) {
-            Ok((mut context, exchange)) => {
-                let replaced = context.in_one_language();
-                if let Some(parts) = &replaced {
-                    context.request = parts;
+        Ok(admitted) => {
+            let client = client.filter(|_| admitted.upgrade);
+            match route(&connection, &snapshot, &parts, admitted, early, exchange) {
+                Ok((mut context, exchange)) => {
+                    let replaced = context.in_one_language();
+                    if let Some(parts) = &replaced {
+                        context.request = parts;
+                    }
+                    context.respond(exchange, body, client).await
                 }
-                context.respond(exchange, body).await
+                Err(response) => *response,
             }
-            Err(response) => *response,
-        },
+        }
         Err(reject) => {
             // What is refused here is broken or hostile: nothing more is taken from that connection.
             let close = reject.close || reject.status.is_client_error();
             respond::refuse(exchange, &node.name, Reject { close, ..reject }, http1)
         }
-    })
+    }
 }
 
 /// Whether the node wants clients. Checks are not counted among the requests.
@@ -139,6 +155,7 @@ fn route<'a>(
     snapshot: &'a Snapshot,
     parts: &'a http::request::Parts,
     admitted: Admitted<'_>,
+    early: Early<'a>,
     mut exchange: Box<Exchange>,
 ) -> Routed<'a> {
     let name = &connection.node.name;
@@ -194,6 +211,8 @@ fn route<'a>(
         path: admitted.path.as_ref().into(),
         query: admitted.query.map(Into::into),
         has_content: admitted.content != admit::Content::None,
+        expects: admitted.expect_continue,
+        early,
         is_inner,
         needed,
         client: client.unwrap_or(connection.peer.ip),
@@ -230,7 +249,17 @@ impl Context<'_> {
         Some(parts)
     }
 
-    async fn respond(&self, exchange: Box<Exchange>, body: Incoming) -> Response<ResponseBody> {
+    async fn respond(
+        &self,
+        exchange: Box<Exchange>,
+        body: RequestBody,
+        client: Option<OnUpgrade>,
+    ) -> Response<ResponseBody> {
+        if let Some(client) = client.filter(|_| !self.has_content)
+            && let Some(protocol) = tunnel::chosen(&self.request.headers, &self.route.value.upgrade)
+        {
+            return self.pass_upgrade(exchange, Offer { protocol, client }).await;
+        }
         let policy = self.route.value.policy.as_ref();
         let (Some(policy), None) = (policy, bypass(&self.view(), policy.map(AsRef::as_ref))) else {
             let reason = bypass(&self.view(), policy.map(AsRef::as_ref));
@@ -254,7 +283,7 @@ impl Context<'_> {
         policy: &Arc<Policy>,
         key: &CacheKey,
         query: Option<&str>,
-        body: Incoming,
+        body: RequestBody,
     ) -> Response<ResponseBody> {
         let node = self.node();
         let mut alone = !collapsible(&self.view());
@@ -345,6 +374,8 @@ impl Context<'_> {
                 query: query.map(Into::into),
                 headers: self.headers(Some(policy), &varying),
                 key: key.hash(),
+                interim: None,
+                upgrade: None,
                 client: None,
                 fence: Position::default(),
                 floor,
@@ -407,6 +438,12 @@ impl Context<'_> {
                 for value in client.get_all(&name) {
                     headers.append(name.clone(), value.clone());
                 }
+            }
+        }
+        if policy.is_none() {
+            decrement_max_forwards(&self.request.method, &mut headers);
+            if takes_trailers(client) {
+                headers.insert(TE, HeaderValue::from_static("trailers"));
             }
         }
         append_via(&mut headers, self.request.version, &self.node().name);

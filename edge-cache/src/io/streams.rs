@@ -265,6 +265,14 @@ pub(super) fn is_protocol_error(error: &hyper::Error) -> bool {
     )
 }
 
+/// An error with what lies behind it.
+pub(super) fn in_full(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     std::error::Error::source(error)?.downcast_ref()
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use tokio::time::Sleep;
 
 use super::pool::{Lease, Timeouts};
+use super::request_body::without_forbidden_trailers;
 
 /// The content of an upstream's response. Ends with an error when it is cut short or stalls.
 pub struct UpstreamBody {
@@ -17,6 +19,8 @@ pub struct UpstreamBody {
     lease: Option<Lease>,
     between_bytes: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// After a 101: the connection itself.
+    switched: Option<OnUpgrade>,
 }
 
 /// Why an upstream's content did not end well.
@@ -32,12 +36,28 @@ pub enum BodyError {
 
 impl UpstreamBody {
     pub(super) fn new(inner: Incoming, lease: Lease, timeouts: Timeouts) -> Self {
-        let mut body =
-            Self { inner, lease: Some(lease), between_bytes: timeouts.between_bytes, timer: None };
+        let mut body = Self {
+            inner,
+            lease: Some(lease),
+            between_bytes: timeouts.between_bytes,
+            timer: None,
+            switched: None,
+        };
         if body.inner.is_end_stream() {
             body.end();
         }
         body
+    }
+
+    /// After a 101, which has no content.
+    pub(super) fn switched(inner: Incoming, switched: OnUpgrade, lease: Lease) -> Self {
+        let between_bytes = Duration::ZERO;
+        Self { inner, lease: Some(lease), between_bytes, timer: None, switched: Some(switched) }
+    }
+
+    /// After a 101: the connection, and the claim on it that is to be kept while it is used.
+    pub(super) fn into_connection(self) -> Option<(OnUpgrade, Lease)> {
+        self.switched.zip(self.lease)
     }
 
     fn end(&mut self) {
@@ -66,7 +86,10 @@ impl Body for UpstreamBody {
                     // The connection is of no more use: dropping the lease closes it.
                     Some(Err(_)) => this.lease = None,
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(frame) => Ok(without_forbidden_trailers(frame)),
+                    Err(error) => Err(error.into()),
+                }))
             }
             Poll::Pending => {
                 // Only while we wait for the upstream: a client that reads slowly does not come here.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{
-    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONNECTION, COOKIE, DATE, HeaderName, HeaderValue,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HeaderName,
+    HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+    TE, TRAILER,
 };
 use shared::time::UnixMillis;
 
@@ -82,6 +83,75 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// The fields of an interim response that may go on to the client (RFC 9110 §15.2): none of the connection, and none that
+/// would frame a content which it cannot have.
+pub fn interim_fields(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    strip_hop_by_hop(&mut headers);
+    for name in [CONTENT_LENGTH, TRAILER] {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// Not for trailers (RFC 9110 §6.5.1): framing, routing, control of requests and caches, authentication, what is needed to
+/// read the content, and the marks of those on the way.
+const NOT_IN_TRAILERS: [&str; 37] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "cache-status",
+    "cdn-cache-control",
+    "cdn-loop",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "expires",
+    "forwarded",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "proxy-status",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "trailer",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-http-method-override",
+    "x-original-url",
+];
+
+/// Takes off the trailers that must not be passed on. What is left stays apart from the fields of the head.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in NOT_IN_TRAILERS {
+        trailers.remove(name);
+    }
+}
+
+/// Whether the sender takes trailers (RFC 9110 §10.1.4): `trailers` among the members of TE.
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|line| {
+        let mut members = line.as_bytes().split(|b| *b == b',');
+        members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
 }
 
 /// Takes off what must not be stored with a response (RFC 9111 §3.1): connection fields, Age (it went into the initial
@@ -371,6 +441,25 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut message);
         assert_eq!(names(&message), ["authorization", "cache-control", "host", "x-three"]);
+    }
+
+    #[test]
+    fn rfc9110_6_5_1_what_may_be_a_trailer() {
+        let mut trailers = headers(&[
+            ("grpc-status", "0"),
+            ("x-checksum", "1"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a=b"),
+            ("authorization", "x"),
+            ("cache-control", "max-age=60"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "x-checksum"]);
+        assert!(takes_trailers(&headers(&[("te", "gzip;q=0.5, Trailers")])));
+        assert!(!takes_trailers(&headers(&[("te", "gzip")])));
     }
 
     /// Pitfall 6 and RFC 9111 §3.1.

@@ -232,6 +232,13 @@ fn values_must_be_in_bounds() {
         ("127.0.1.1:9090", "192.0.2.1:9090", "needs `admin_token_file`"),
         ("path = \"/*\"", "path = \"*/x\"", "is not a path"),
         ("cache = \"assets\"", "strip_prefix = \"/images\"", "is not the beginning of the path"),
+        ("cache = \"assets\"", "upgrade = [\"web socket\"]", "is not a protocol"),
+        ("cache = \"assets\"", "upgrade = [\"h2c\"]", "nobody here has seen"),
+        (
+            "cache = \"assets\"",
+            "upgrade = [\"websocket\", \"WebSocket\"]",
+            "`WebSocket` is listed twice",
+        ),
         ("[cache.assets]", "[cache.assets]\nttl = { max = \"1m\" }", "`default` must be between"),
         (
             "[cache.assets]",

@@ -230,6 +230,37 @@ impl Check<'_> {
         }
     }
 
+    /// `upgrade` of a route: names of protocols (RFC 9110 §7.8), and none that would bring requests past the checks.
+    fn upgrade(&mut self, site: &str, index: usize, route: &RouteSpec) {
+        for (at, protocol) in route.upgrade.iter().enumerate() {
+            let path = path!["site", site, "routes", index, "upgrade", at];
+            let is_token = |text: &str| {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+                !text.is_empty() && text.bytes().all(plain)
+            };
+            let (name, version) = match protocol.split_once('/') {
+                Some((name, version)) => (name, Some(version)),
+                None => (protocol.as_str(), None),
+            };
+            let same = |other: &String| other.eq_ignore_ascii_case(protocol);
+            if !is_token(name) || !version.is_none_or(is_token) {
+                self.error(path, format!("`{protocol}` is not a protocol: write \"websocket\""));
+            } else if ["h2c", "http", "tls", "connect-udp"]
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other))
+            {
+                self.error(
+                    path,
+                    format!("with `{protocol}`, requests would reach the origin that nobody here has seen"),
+                );
+            } else if route.upgrade.iter().take(at).any(same) {
+                self.error(path, format!("`{protocol}` is listed twice"));
+            } else if route.origin.is_none() {
+                self.error(path, "there is no `origin` that could switch protocols");
+            }
+        }
+    }
+
     fn route(&mut self, site: &str, index: usize, route: &RouteSpec, before: &[RouteSpec]) {
         let spec = self.spec;
         let at = |key: &str| path!["site", site, "routes", index, key];
@@ -254,6 +285,7 @@ impl Check<'_> {
                 format!("`{path}` is not a path: write \"/exact\" or \"/prefix/*\" (`*` only at the end)"),
             );
         }
+        self.upgrade(site, index, route);
         let shadow = before.iter().find(|other| match other.path.strip_suffix('*') {
             Some(prefix) => path.starts_with(prefix),
             None => other.path == *path,
