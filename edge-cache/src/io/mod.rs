@@ -21,6 +21,7 @@ pub mod fetch;
 mod fill_head;
 pub mod fill_task;
 pub mod gate;
+mod head_update;
 pub mod health;
 pub mod http2;
 pub mod interim;

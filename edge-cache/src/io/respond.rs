@@ -19,7 +19,7 @@ use crate::admit::Reject;
 use crate::semantics::Reason;
 use crate::semantics::conditional::{Verdict, evaluate, if_range_holds, not_modified_headers};
 use crate::semantics::headers::{
-    CacheStatus, ProxyStatus, append_via, ensure_date, proxy_error, set_age,
+    CacheStatus, ProxyStatus, append_server_timing, append_via, ensure_date, proxy_error, set_age,
 };
 use crate::semantics::range::{self, Multipart, Resolved};
 use crate::semantics::reason::Fwd;
@@ -188,6 +188,9 @@ pub fn finish(
         set_age(headers, age);
     }
     append_via(headers, Version::HTTP_11, node);
+    if exchange.tells_timing {
+        append_server_timing(headers, node, exchange.reason, exchange.took());
+    }
     ensure_date(headers, clock::now());
     exchange.status = response.status();
     exchange.collapsed = marks.collapsed;

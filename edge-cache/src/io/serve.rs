@@ -197,6 +197,8 @@ fn route<'a>(
         true => Floor::of_request(&parts.headers, clock::now()).unwrap_or_default(),
         false => Floor::default(),
     };
+    // A parent's would be stored with its response.
+    exchange.tells_timing = site.server_timing && !is_inner;
     // It proves that these purges have been.
     connection.node.positions.observe(needed.newest());
     let client = said(&X_FORWARDED_FOR).and_then(|text| text.trim().parse().ok());

@@ -243,6 +243,8 @@ pub struct Exchange {
     pub whole: bool,
     /// They came from an upstream for this client alone.
     pub is_passed: bool,
+    /// The client is told in Server-Timing.
+    pub tells_timing: bool,
     counted: bool,
     log: JsonLog,
     _busy: Busy,
@@ -276,10 +278,16 @@ impl Exchange {
             sent: 0,
             whole: false,
             is_passed: false,
+            tells_timing: false,
             counted: true,
             log,
             _busy: busy,
         })
+    }
+
+    /// Since it came.
+    pub fn took(&self) -> std::time::Duration {
+        self.started.elapsed()
     }
 
     /// So many bytes of content go to the client. Counted at once: a long download is traffic while it lasts.

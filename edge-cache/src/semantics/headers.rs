@@ -14,7 +14,7 @@ use shared::time::UnixMillis;
 use super::cache_control::{DELTA_MAX, for_each_listed_field};
 pub use super::marks::{
     CACHE_STATUS, CDN_LOOP, CacheStatus, ForwardedFor, PROXY_STATUS, ProxyStatus, append_cdn_loop,
-    append_via, cdn_loop_count, proxy_error, set_forwarded,
+    append_server_timing, append_via, cdn_loop_count, proxy_error, set_forwarded,
 };
 use super::{Policy, Profile, date, surrogate, vary};
 

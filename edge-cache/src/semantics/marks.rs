@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::header::{Entry, FORWARDED, HeaderName, HeaderValue, VIA};
 use http::{HeaderMap, StatusCode, Version};
@@ -17,6 +18,7 @@ pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// CDN-Loop (RFC 8586).
 pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -181,6 +183,16 @@ pub const fn proxy_error(reason: Reason) -> Option<(&'static str, StatusCode)> {
     })
 }
 
+/// Server-Timing (W3C): what this node did, and how long it took until the head of its answer, in milliseconds.
+pub fn append_server_timing(headers: &mut HeaderMap, node: &str, reason: Reason, took: Duration) {
+    let mut metric = String::with_capacity(64);
+    // A metric's name is a token.
+    let name = |c: char| if c.is_ascii() && is_token_byte(c as u8) { c } else { '-' };
+    metric.extend(node.chars().map(name));
+    let _ = write!(metric, ";desc=\"{reason}\";dur={:.3}", took.as_secs_f64() * 1000.0);
+    append_member(headers, &SERVER_TIMING, &metric);
+}
+
 /// How often the request came through the CDN of this name already (RFC 8586 §2: compared without regard to case).
 /// Parameters and unparsable members do not count.
 pub fn cdn_loop_count(headers: &HeaderMap, cdn: &str) -> usize {
@@ -240,6 +252,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn server_timing_tells_what_was_done_and_how_long_it_took() {
+        let mut message = headers(&[("server-timing", "app;dur=5")]);
+        append_server_timing(&mut message, "e 1", Reason::Fresh, Duration::from_micros(1234));
+        assert_eq!(message["server-timing"], "app;dur=5, e-1;desc=\"fresh\";dur=1.234");
+    }
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
