@@ -10,4 +10,5 @@ mod cache;
 mod config;
 mod dns;
 mod fleet;
+mod model;
 mod tidy;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use harness::dice::Dice;
 use harness::dns::{Answer, Query, Tcp, udp_raw, udp_raw_within};
 use hickory_proto::op::ResponseCode;
 
-use super::{Dice, name_server};
+use super::name_server;
 
 /// Long enough for an answer that should not come to come.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -103,7 +104,7 @@ fn random_and_mutated_packets_do_no_harm() {
     const PACKETS: usize = 3000;
     let mut fleet = name_server();
     let ns = fleet.node("ns1").dns();
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     let seeds = [
         Query::a("www.cdn.test").edns(1232).subnet("203.0.113.0/24").bytes(),
         Query::a("static.cdn.test").bytes(),

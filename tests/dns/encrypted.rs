@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use harness::dice::Dice;
 use harness::dns::{Query, Tcp};
 use harness::encrypted::{Certified, Doh, Doq, Dot, run};
 use harness::fleet::{Fleet, Node};
@@ -16,7 +17,7 @@ use hickory_proto::rr::RecordType;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::{Dice, RECORDS};
+use super::RECORDS;
 
 const KOREAN: &str = "211.60.0.0/24";
 const PROTOCOL_ERROR: u64 = 2;
@@ -429,7 +430,7 @@ async fn still_serves_within(node: &Node, certified: &Certified) {
 fn clients_that_break_off_do_no_harm() {
     let (fleet, certified) = started("tcp_connections_per_client = 1000\ntcp_idle = \"2s\"");
     let node = fleet.node("ns1");
-    let mut dice = Dice(0xd07);
+    let mut dice = Dice::new(0xd07);
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     for n in 0..200 {
         let garbage: Vec<u8> = (0..dice.below(300)).map(|_| dice.below(256) as u8).collect();

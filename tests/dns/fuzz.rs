@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::Dice;
+use harness::dice::Dice;
 use target::Target;
 
 #[path = "../fuzz/src/target.rs"]
@@ -86,7 +86,7 @@ fn whatever_comes_is_answered_as_the_rfcs_say_or_not_at_all() {
     for length in 0..=64 {
         target.check(&vec![0; length]);
     }
-    let mut dice = Dice(0x5eed_0001);
+    let mut dice = Dice::new(0x5eed_0001);
     let mut slowest = std::time::Duration::ZERO;
     for _ in 0..MUTANTS {
         let mut packet = corpus[dice.below(corpus.len())].clone();

@@ -69,15 +69,3 @@ fn name_server() -> Fleet {
     fleet.node_mut("ns1").start();
     fleet
 }
-
-/// The same choices on every run: a failure can be looked at again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        // Knuth's constants; the upper bits are the good ones.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound
-    }
-}

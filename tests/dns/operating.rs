@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use harness::dice::Dice;
 use harness::dns::{Query, Tcp};
 use harness::fleet::Fleet;
 use harness::process::{Program, Signal};
@@ -11,7 +12,7 @@ use harness::wait;
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
-use super::{Dice, name_server, unchecked};
+use super::{name_server, unchecked};
 
 const KOREAN: &str = "211.60.0.0/24";
 
@@ -69,7 +70,7 @@ fn explain_tells_what_is_answered_for_any_network() {
     let geo = "[geo]\nnetworks = { \"10.1.0.0/16\" = \"iad\", \"2001:db8::/32\" = \"fra\" }";
     let mut fleet = unchecked(geo).write();
     fleet.node_mut("ns1").start();
-    let mut dice = Dice(0x0e71);
+    let mut dice = Dice::new(0x0e71);
     for n in 0..50 {
         let mut octet = || dice.below(256) as u8;
         let (network, longest) = match n % 5 {

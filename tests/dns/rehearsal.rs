@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Output;
 
+use harness::dice::Dice;
 use harness::dns::Query;
 use harness::fleet::Fleet;
 use harness::process::Program;
 use harness::wait;
 use serde_json::Value;
 
-use super::{Dice, unchecked};
+use super::unchecked;
 
 #[track_caller]
 fn code(output: &Output, wanted: i32) -> String {
@@ -52,7 +53,7 @@ fn ask_for(fleet: &Fleet, networks: &[String]) -> BTreeMap<IpAddr, usize> {
 fn a_log_foretells_what_a_drain_does() {
     let mut fleet = unchecked("[log]\nquery = \"queries.json\"").write();
     fleet.node_mut("ns1").start();
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     let networks: Vec<String> = (0..300)
         .map(|_| {
             let [a, b, c] = [1 + dice.below(222), dice.below(256), dice.below(256)];

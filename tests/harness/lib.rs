@@ -7,6 +7,7 @@
 //! * [`dns`] asks over UDP and TCP, with queries made by hand and answers read by hickory-proto.
 //! * [`encrypted`] asks over TLS, HTTPS and QUIC.
 //! * [`plan`] writes a configuration, [`fleet`] runs the real programs on it.
+//! * [`dice`] is chance that is the same on every run.
 //! * [`counters`] asserts which metrics moved, and that no other of the same family did.
 //!
 //! Nothing here sleeps for a fixed time: [`wait`] polls a condition against a deadline, [`origin::Gate`] holds a peer
@@ -19,6 +20,7 @@
 )]
 
 pub mod counters;
+pub mod dice;
 pub mod dns;
 pub mod encrypted;
 pub mod fleet;

@@ -283,7 +283,10 @@ impl Drop for Held<'_> {
 async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
     let mut wanted = job.wanted.clone();
     let heads = || job.stored.iter().map(|object| &object.head.headers);
-    let conditional = add_revalidation(&mut wanted.headers, heads());
+    let selects =
+        |object: &Arc<Object>| object.head.vary.variant(&job.client) == Some(object.variant);
+    let selected = job.stored.iter().all(selects);
+    let conditional = add_revalidation(&mut wanted.headers, heads(), selected);
     let tier = job.tier.as_deref();
     let tags = &job.policy.tags;
     let fetch = |wanted| fetch_current(node, &job.route, tier, wanted, tags, Outgoing::Empty);
@@ -367,6 +370,12 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
             // A 304 may say that another variant than the one selected answers this request, too.
             new.variant = new.head.vary.variant(&job.client)?;
             let new = Arc::new(new);
+            if new.variant != object.variant
+                && object.head.vary.variant(&job.client) == Some(object.variant)
+            {
+                // The 304 changed Vary: what it updated does not stay beside the update.
+                node.store.remove(object);
+            }
             keep(node, job, &new);
             Some(Validated { shared: new.head.may_be_shared(), object: new })
         }
