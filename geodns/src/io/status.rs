@@ -207,14 +207,16 @@ pub(super) fn status(node: &Node, ready: bool) -> Status {
     };
     let datacenters = (0..).zip(&world.datacenters).map(|(id, datacenter)| {
         let set = set(&state.overrides.datacenters, &datacenter.name);
+        let up = datacenter_is_up(world, &served.snapshot.health, id);
         DatacenterStatus {
             name: datacenter.name.clone(),
             location: [datacenter.location.lat(), datacenter.location.lon()],
             capacity: datacenter.capacity,
-            up: datacenter_is_up(world, &served.snapshot.health, id),
+            up,
             mode: mode(&set),
             set,
-            intakes: intakes(&state, world, id),
+            // One that is down takes nobody back.
+            intakes: if up { intakes(&state, world, id) } else { Vec::new() },
             edges: edges(id),
         }
     });
