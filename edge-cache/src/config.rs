@@ -14,6 +14,8 @@ use shared::config::{
     Problem, Role, RouteCache, Severity, Spec, Step, TlsSpec, WhenDown,
 };
 
+use shared::prefix::Prefix;
+
 use crate::key::{KeyRules, NamePattern, QueryMode};
 use crate::route::{Hosts, PathPattern};
 use crate::semantics::policy::{StaleRules, Ttl, VaryRules};
@@ -38,6 +40,8 @@ pub struct Plan {
     pub parents: BTreeMap<String, Parent>,
     /// Sites in the order of their names.
     pub sites: Vec<Site>,
+    /// Networks whose `PURGE` requests are obeyed.
+    pub purge_from: Vec<Prefix>,
     /// Addresses of nodes of this CDN: what they say of a client is believed.
     pub peers: BTreeSet<IpAddr>,
 }
@@ -254,6 +258,8 @@ impl Plan {
             origins,
             parents,
             sites,
+            // Those that are none were errors of the check.
+            purge_from: edge.purge_from.iter().filter_map(|text| text.parse().ok()).collect(),
             peers: peers(spec),
         })
     }

@@ -14,6 +14,17 @@ fn ask(
     target: &str,
     shown: impl FnOnce(&Bytes) -> Result<String, serde_json::Error>,
 ) -> u8 {
+    ask_with(global, method, target, Bytes::new(), shown)
+}
+
+/// [`ask`] with a body.
+pub(super) fn ask_with(
+    global: &Global,
+    method: Method,
+    target: &str,
+    body: Bytes,
+    shown: impl FnOnce(&Bytes) -> Result<String, serde_json::Error>,
+) -> u8 {
     let spec = match global.spec() {
         Ok(spec) => spec,
         Err(code) => return code,
@@ -32,7 +43,8 @@ fn ask(
         };
         return fail(&why, BAD_CONFIG);
     };
-    let body = match command::call(edge.admin, edge.admin_token_file.as_deref(), method, target) {
+    let token = edge.admin_token_file.as_deref();
+    let body = match command::call_with(edge.admin, token, method, target, body) {
         Ok(body) => body,
         Err(error) => return fail(&error.to_string(), error.exit_code()),
     };

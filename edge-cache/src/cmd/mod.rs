@@ -1,6 +1,7 @@
 //! The command line: `serve` runs a node; the other commands check its configuration or ask a running one.
 
 mod client;
+mod purge;
 mod serve;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     },
     /// Show requests, hit ratio, store and upstreams of a running node
     Status,
+    /// Forget what is stored on a running node, by URL, prefix, host or tag, or everything
+    Purge(purge::Args),
     /// Have the node ask for no more clients on its health path; it goes on to serve
     Drain,
     /// Put the node back into service
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Check => check(global),
         Command::Explain { url, headers } => client::explain(global, url, headers),
         Command::Status => client::status(global),
+        Command::Purge(args) => purge::run(global, args),
         Command::Drain => client::order(global, "drain"),
         Command::Undrain => client::order(global, "undrain"),
         Command::Reload => client::order(global, "reload"),

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::explain::{self, Explained};
 use super::node::Node;
+use crate::purge::tags;
 use crate::semantics::reason::Outcome;
 use crate::store::Object;
 
@@ -20,7 +21,7 @@ use crate::store::Object;
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 /// Methods and paths that are answered.
-pub(super) const ENDPOINTS: [(&str, &str); 11] = [
+pub(super) const ENDPOINTS: [(&str, &str); 13] = [
     ("get", "livez"),
     ("get", "readyz"),
     ("get", "metrics"),
@@ -29,6 +30,8 @@ pub(super) const ENDPOINTS: [(&str, &str); 11] = [
     ("get", "v1/report"),
     ("get", "v1/explain"),
     ("get", "v1/object"),
+    ("post", "v1/purge"),
+    ("get", "v1/purge/{id}"),
     ("post", "v1/drain"),
     ("post", "v1/undrain"),
     ("post", "v1/reload"),
@@ -204,7 +207,7 @@ fn report(node: &Node) -> Report {
     }
 }
 
-fn object(object: &Object, now: UnixMillis) -> serde_json::Value {
+fn object(object: &Object, found: &Explained, now: UnixMillis) -> serde_json::Value {
     let headers: Vec<(&str, String)> = object
         .head
         .headers
@@ -226,6 +229,8 @@ fn object(object: &Object, now: UnixMillis) -> serde_json::Value {
             crate::semantics::vary::Vary::Star => vec!["*".to_owned()],
         },
         "headers": headers,
+        "fence": object.head.fence.0,
+        "tags": tags::listed(&object.head.headers, &found.tag_fields),
     })
 }
 
@@ -249,7 +254,7 @@ fn explained(explained: &Explained) -> serde_json::Value {
         "decision": action,
         "reason": explained.decision.reason().code(),
         "parents": explained.parents.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
-        "stored": explained.stored.iter().map(|stored| object(stored, now)).collect::<Vec<_>>(),
+        "stored": explained.stored.iter().map(|stored| object(stored, explained, now)).collect::<Vec<_>>(),
     })
 }
 
@@ -283,9 +288,12 @@ pub(super) async fn answer(
             let now = clock::steady();
             serde_json::json!({
                 "key": found.key.text(),
-                "stored": found.stored.iter().map(|stored| object(stored, now)).collect::<Vec<_>>(),
+                "purged": { "hard": found.purged.hard.0, "soft": found.purged.soft.0 },
+                "stored": found.stored.iter().map(|stored| object(stored, found, now)).collect::<Vec<_>>(),
             })
         }),
+        (false, ["v1", "purge"]) => super::purge::post(node, call),
+        (true, ["v1", "purge", id]) => super::purge::get(node, id),
         (false, ["v1", "drain"]) => {
             node.set_drained(true);
             Answer::json(&serde_json::json!({ "state": "draining" }))
@@ -305,16 +313,19 @@ pub(super) async fn answer(
                 Err(_) => Answer::problem(StatusCode::SERVICE_UNAVAILABLE, "the node is ending"),
             }
         }
-        (_, path)
-            if ENDPOINTS.iter().any(|(_, known)| known.split('/').eq(path.iter().copied())) =>
-        {
-            Answer::problem(
-                StatusCode::METHOD_NOT_ALLOWED,
-                if get { "this path takes POST" } else { "this path takes GET" },
-            )
-        }
+        (_, path) if ENDPOINTS.iter().any(|(_, known)| fits(known, path)) => Answer::problem(
+            StatusCode::METHOD_NOT_ALLOWED,
+            if get { "this path takes POST" } else { "this path takes GET" },
+        ),
         _ => Answer::not_found(),
     }
+}
+
+/// Whether a path is one of a pattern's, in which `{…}` stands for any segment.
+fn fits(pattern: &str, path: &[&str]) -> bool {
+    let segments: Vec<&str> = pattern.split('/').collect();
+    segments.len() == path.len()
+        && segments.iter().zip(path).all(|(one, other)| one.starts_with('{') || one == other)
 }
 
 /// Answers of a URL; parameters `header=Name: value` are the request's fields.

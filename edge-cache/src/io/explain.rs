@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use shared::io::clock;
 
 use super::fetch;
@@ -29,6 +29,10 @@ pub struct Explained {
     pub origin: Arc<str>,
     /// Whether the route caches.
     pub cached: bool,
+    /// The last purges of the URL, a prefix of it, its host, or of everything.
+    pub purged: Floor,
+    /// The fields that tags are in.
+    pub tag_fields: Vec<HeaderName>,
     /// The parents that would be asked, in order.
     pub parents: Vec<Arc<str>>,
 }
@@ -92,6 +96,8 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
     let parents = tier.map(|tier| fetch::parents(tier, key.hash())).unwrap_or_default();
     Ok(Explained {
         stored: node.store.all(&key),
+        purged: node.store.fences().of_key(&key),
+        tag_fields: policy.map(|policy| policy.tags.clone()).unwrap_or_default(),
         key,
         decision,
         site: Arc::clone(&site.name),

@@ -113,6 +113,15 @@ impl Fills {
             .sum()
     }
 
+    /// Those who read from them, or wait to.
+    pub fn readers(&self) -> usize {
+        let of = |shard: &Shard| -> usize {
+            let fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            fills.values().map(|going| going.fill.readers()).sum()
+        };
+        self.shards.iter().map(of).sum()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -310,7 +319,9 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
             }
             // It speaks of nothing that we have: asked again, for the whole.
             None => {
-                fetched = match fetch(&job.wanted).await {
+                let floor = job.wanted.floor.max(node.store.fences().of_key(&job.key));
+                let fence = node.positions.current();
+                fetched = match fetch(&Wanted { fence, floor, ..job.wanted.clone() }).await {
                     Ok(fetched) => fetched,
                     Err(error) => return fail(writer, &mut entry, error),
                 };

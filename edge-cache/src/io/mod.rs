@@ -31,6 +31,7 @@ pub mod node;
 mod pass;
 pub mod pool;
 mod pull;
+pub mod purge;
 pub mod request_body;
 pub mod respond;
 pub mod serve;

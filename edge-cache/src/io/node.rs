@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,7 +25,7 @@ use super::telemetry::{self, SiteCounters, Telemetry};
 use crate::config::Plan;
 use crate::meter::Sample;
 use crate::origin::Balance;
-use crate::purge::Positions;
+use crate::purge::{Ledger, Positions};
 use crate::route::{Hosts, Route, Routes};
 use crate::segment::Layout;
 use crate::semantics::Policy;
@@ -45,6 +45,8 @@ pub struct Node {
     pub fills: Fills,
     /// The last purge that it knows of.
     pub positions: Positions,
+    /// The last ones that it was given. Serving takes no part in it.
+    pub ledger: Mutex<Ledger>,
     /// Metrics.
     pub telemetry: Telemetry,
     /// Counters of requests that belong to no site.
@@ -215,6 +217,7 @@ impl Node {
             store: Store::new(memory, max_object, layout),
             fills: Fills::new(memory, max_object),
             positions: Positions::default(),
+            ledger: Mutex::default(),
             no_site: telemetry.site(""),
             telemetry,
             snapshot: ArcSwap::from_pointee(snapshot),

@@ -9,18 +9,18 @@ use super::ask::{Expects, Outgoing};
 use super::body::ResponseBody;
 use super::fenced::fetch_current;
 use super::fetch::{Fetched, Wanted};
+use super::purge::invalidate;
 use super::request_body::RequestBody;
 use super::respond::{self, Marks};
 use super::serve::Context;
 use super::telemetry::Exchange;
 use crate::key::{CacheKey, normalise_query};
 use crate::lookup::invalidates;
-use crate::purge::{Kind, Target, tags};
+use crate::purge::{Target, tags};
 use crate::semantics::freshness::Exchange as Judged;
 use crate::semantics::headers::{add_range_and_conditions, strip_hop_by_hop};
 use crate::semantics::invalidation::also_invalidated;
 use crate::semantics::{Policy, Profile, Reason, StoredHead};
-use shared::io::clock;
 
 impl Context<'_> {
     /// Passes the request on and the response back; the store has no part in it.
@@ -150,14 +150,7 @@ impl Context<'_> {
         for name in tags::invalidated_groups(response) {
             targets.push(Target::Group { origin: origin.as_str().into(), name: name.into() });
         }
-        if targets.is_empty() {
-            return;
-        }
-        let node = self.node();
-        let position = node.positions.next(clock::now());
-        for target in &targets {
-            node.store.fences().apply(target, Kind::Hard, position);
-        }
+        invalidate(self.node(), &targets);
     }
 
     /// Whether a response that was not stored, because one before it could not be, could have been.

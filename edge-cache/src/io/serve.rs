@@ -20,6 +20,7 @@ use super::interim::Early;
 use super::join::{Asking, Filled};
 use super::node::{Node, RouteTarget, SiteState, Snapshot, Tier};
 use super::pull::Pull;
+use super::purge::PURGE;
 use super::request_body::RequestBody;
 use super::respond::{self, Asked, Marks, Representation};
 use super::telemetry::{Exchange, Peer};
@@ -113,6 +114,9 @@ pub async fn handle(
         Ok(admitted) => {
             let client = client.filter(|_| admitted.upgrade);
             match route(&connection, &snapshot, &parts, admitted, early, exchange) {
+                Ok((context, exchange)) if parts.method.as_str() == PURGE => {
+                    context.purge(exchange, http1)
+                }
                 Ok((mut context, exchange)) => {
                     let replaced = context.in_one_language();
                     if let Some(parts) = &replaced {

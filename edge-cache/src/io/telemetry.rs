@@ -74,6 +74,17 @@ pub const ORIGIN_CONNECTIONS: Family = Family {
     help: "Connections to an origin, idle ones included.",
     labels: &["origin"],
 };
+/// Purges.
+pub const PURGES: Family = Family {
+    name: "edge_cache_purges_total",
+    help: "Purges, by what was named (url, prefix, host, tag, group, all) and by mode: hard, soft, or invalidated by an unsafe method.",
+    labels: &["target", "mode"],
+};
+const PURGE_SECONDS: Family = Family {
+    name: "edge_cache_purge_seconds",
+    help: "From a purge's arrival until it was in force on this node.",
+    labels: &[],
+};
 const COLLAPSED: Family = Family {
     name: "edge_cache_collapsed_total",
     help: "Requests that were answered from a fetch which another one began.",
@@ -113,6 +124,8 @@ pub struct Telemetry {
     pub bytes_in: Counter,
     /// Requests answered from another's fetch.
     pub collapsed: Counter,
+    /// How long purges took.
+    pub purge_seconds: Histogram,
     /// Connections beyond the limit.
     pub refused: Counter,
     /// Lines that were dropped.
@@ -146,6 +159,7 @@ impl Default for Telemetry {
             bytes_out: registry.counter(&BYTES, &["out"]),
             bytes_in: registry.counter(&BYTES, &["in"]),
             collapsed: registry.counter(&COLLAPSED, &[]),
+            purge_seconds: registry.histogram(&PURGE_SECONDS, &[]),
             refused: registry.counter(&REFUSED, &[]),
             log_dropped: registry.counter(&LOG_DROPPED, &[]),
             reload_ok: registry.gauge(&RELOAD, &[]),

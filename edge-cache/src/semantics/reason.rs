@@ -220,6 +220,10 @@ reasons! {
     TraceRefused => "trace-refused", Error, None;
     /// Refused: the method is not allowed on this route (405).
     MethodNotAllowed => "method-not-allowed", Error, None;
+    /// Refused: PURGE from a network that is not in `purge_from` (403).
+    PurgeRefused => "purge-refused", Error, None;
+    /// Answered here: PURGE.
+    PurgeDone => "purge-done", Pass, None;
     /// Answered here: OPTIONS whose Max-Forwards reached 0, or `OPTIONS *` (204).
     OptionsHere => "options-here", Pass, None;
     /// Refused: an expectation other than 100-continue (417).

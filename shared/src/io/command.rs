@@ -149,8 +149,22 @@ pub fn call(
     method: Method,
     target: &str,
 ) -> Result<Bytes, CallError> {
+    call_with(node, token_file, method, target, Bytes::new())
+}
+
+/// [`call`] with a body.
+///
+/// # Errors
+/// The node does not answer, or says no.
+pub fn call_with(
+    node: SocketAddr,
+    token_file: Option<&Path>,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> Result<Bytes, CallError> {
     let token = token_file.map(read_secret).transpose().map_err(CallError::Unreachable)?;
-    let (status, body) = admin::call(node, token.as_deref(), method, target, Bytes::new())
+    let (status, body) = admin::call(node, token.as_deref(), method, target, body)
         .map_err(CallError::Unreachable)?;
     if status.is_success() {
         return Ok(body);

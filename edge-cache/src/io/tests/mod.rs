@@ -3,6 +3,7 @@
 mod admin;
 mod cache;
 mod clients;
+mod purge;
 mod secure;
 mod segments;
 mod upstreams;

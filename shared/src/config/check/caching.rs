@@ -73,6 +73,14 @@ impl Check<'_> {
                 );
             }
         }
+        for (index, field) in policy.tags.iter().enumerate() {
+            let path = path!["cache", name, "tags", index];
+            if http::HeaderName::try_from(field.as_str()).is_err() {
+                self.error(path, format!("`{field}` is not a field name"));
+            } else if policy.tags[..index].iter().any(|other| other.eq_ignore_ascii_case(field)) {
+                self.error(path, format!("`{field}` is listed twice"));
+            }
+        }
         if policy.no_vary_search && policy.key.query == KeyQuery::None {
             self.warn(
                 at("no_vary_search"),

@@ -212,6 +212,17 @@ impl Check<'_> {
                 self.error(at("probe"), format!("checks cannot ask {probe}"));
             }
             self.admin("edge", name, edge.admin, edge.admin_token_file.is_some());
+            for (index, network) in edge.purge_from.iter().enumerate() {
+                let path = path!["edge", name, "purge_from", index];
+                match network.parse::<Prefix>() {
+                    Ok(prefix) if prefix.length() == 0 => self.warn(
+                        path,
+                        "anybody may purge: name the networks that publish, such as \"10.0.0.0/8\"",
+                    ),
+                    Ok(_) => {}
+                    Err(error) => self.error(path, error.to_string()),
+                }
+            }
             if edge.memory.0 < 1 << 20 {
                 self.error(at("memory"), "this must be at least 1MiB");
             }
