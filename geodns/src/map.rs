@@ -12,6 +12,7 @@ pub mod routable;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use shared::geo::{Description, PlaceId, Places, World as Geography};
@@ -126,6 +127,12 @@ impl Map {
         sizes.fold((0, 0), |(ranges, lists), table| {
             (ranges + table.leaves.range_count(), lists + table.lists.len())
         })
+    }
+
+    /// Where the tables lie.
+    pub fn regions(&self) -> impl Iterator<Item = Range<*const u8>> {
+        let tables = [Some(&self.subnets), self.resolvers.as_deref()];
+        tables.into_iter().flatten().flat_map(|table| table.leaves.regions())
     }
 
     /// Bytes of the tables.

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::prefix::{IpRangeMap, LookupTable, Prefix};
@@ -159,6 +160,12 @@ impl Limiter {
     /// What it was made with.
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Where the table lies.
+    pub fn region(&self) -> Range<*const u8> {
+        let Range { start, end } = self.sets.as_ptr_range();
+        start.cast()..end.cast()
     }
 
     /// Octets of the table.

@@ -2,6 +2,7 @@
 //!
 //! A reload makes new [`Tables`]; a change of health makes a new [`View`] beside the same tables, which is cheap.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use shared::geo::World as Geography;
@@ -40,6 +41,11 @@ impl Tables {
     pub fn with_services(mut self, services: Services) -> Self {
         self.services = services;
         self
+    }
+
+    /// Where all that answering looks names and addresses up in lies.
+    pub fn regions(&self) -> impl Iterator<Item = Range<*const u8>> {
+        self.zones.regions().into_iter().chain(self.maps.iter().flat_map(Map::regions))
     }
 
     /// A policy and its map.

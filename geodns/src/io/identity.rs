@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shared::config::{Loaded, NameserverSpec, Problem, RateLimitSpec, Severity, Step};
 use shared::io::files::read_secret;
 
+use super::huge;
 use crate::answer::Server;
 use crate::cookie::Secrets;
 use crate::rrl::{Limiter, Settings};
@@ -69,7 +70,11 @@ fn limiter(spec: &RateLimitSpec, before: Option<&Server>) -> Result<Option<Arc<L
     };
     match before.and_then(|before| before.limiter.as_ref()) {
         Some(limiter) if *limiter.settings() == settings => Ok(Some(Arc::clone(limiter))),
-        _ => Ok(Some(Arc::new(Limiter::new(settings, &random()?)))),
+        _ => {
+            let limiter = Limiter::new(settings, &random()?);
+            huge::gather([limiter.region()]);
+            Ok(Some(Arc::new(limiter)))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod console;
 mod dnstap;
 mod encrypted;
 mod https;
+mod huge;
 pub mod identity;
 pub mod load;
 mod node;

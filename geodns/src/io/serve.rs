@@ -21,7 +21,7 @@ use super::dnstap::Tap;
 use super::encrypted::Encrypted;
 use super::load::{Loading, load, moved_too_much};
 use super::node::Node;
-use super::{admin, probe, tcp, udp};
+use super::{admin, huge, probe, tcp, udp};
 use crate::dnstap::Identity;
 use crate::metrics;
 
@@ -77,6 +77,7 @@ impl Reloader {
         let before = self.node.served.load_full();
         let loaded = tokio::task::spawn_blocking(move || {
             let loading = load(&path).map_err(|problems| vec![listing(&problems)])?;
+            huge::gather(loading.tables.regions());
             let moved = moved_too_much(&before.snapshot.tables, &loading);
             if !moved.is_empty() {
                 return Err(vec![listing(&moved)]);
@@ -165,6 +166,7 @@ async fn run_async(name: &str, config_path: PathBuf, loading: Loading) -> Result
     let certificate = certificate::at_start(&loading.config, name)?;
     let mut orders = Orders::listen().map_err(|error| error.to_string())?;
 
+    huge::gather(loading.tables.regions());
     let log_spec = spec.log.clone();
     let node = Node::new(name, config_path, loading, Arc::clone(&registry), log, tap)?;
     let ready = Arc::new(AtomicBool::new(false));

@@ -20,6 +20,7 @@ mod svcb;
 mod table;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use build::{Builder, Steered};
@@ -409,6 +410,12 @@ impl Zones {
     pub fn steered(&self) -> impl Iterator<Item = (Name, PolicyId)> {
         let nodes = (0..self.entries.len() as u32).filter_map(|number| self.entry(number));
         nodes.filter_map(|node| Some((Name::from_wire(node.name())?, node.steered()?)))
+    }
+
+    /// Where the tables lie.
+    pub fn regions(&self) -> [Range<*const u8>; 3] {
+        let Range { start, end } = self.entries.as_ptr_range();
+        [self.table.region(), start.cast()..end.cast(), self.octets.as_ptr_range()]
     }
 
     /// Octets of memory, but for the glue of delegations and what is said of each zone.

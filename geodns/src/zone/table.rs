@@ -2,6 +2,8 @@
 //!
 //! Whoever asks cannot add names, so the table needs no secret.
 
+use std::ops::Range;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The half of a name's hash that the table keeps: where to look, and what to compare before names are.
@@ -76,6 +78,12 @@ impl NameTable {
     /// How many ids there are.
     pub(super) fn len(&self) -> usize {
         self.used
+    }
+
+    /// Where the slots lie.
+    pub(super) fn region(&self) -> Range<*const u8> {
+        let Range { start, end } = self.slots.as_ptr_range();
+        start.cast()..end.cast()
     }
 
     /// Octets of memory.

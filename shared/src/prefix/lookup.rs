@@ -2,6 +2,7 @@
 
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range as Between;
 
 use super::{Address, IpRangeMap, RangeMap, largest_network};
 
@@ -103,6 +104,15 @@ impl<L: Copy + Eq> LookupTable<L> {
         IpRangeMap { v4, v6 }
     }
 
+    /// Where the parts of the table lie.
+    pub fn regions(&self) -> [Between<*const u8>; 4] {
+        let (ranges, slices) = match &self.v6 {
+            V6::Coarse(table) => (region(&table.ranges.0), region(&table.slices)),
+            V6::Fine(table) => (region(&table.ranges.0), region(&table.slices)),
+        };
+        [region(&self.v4.index), region(&self.v4.ranges.0), slices, ranges]
+    }
+
     /// How many ranges the table has.
     pub fn range_count(&self) -> usize {
         self.v4.ranges.0.len()
@@ -122,6 +132,11 @@ impl<L: Copy + Eq> LookupTable<L> {
                 V6::Fine(table) => table.memory(),
             }
     }
+}
+
+fn region<T>(slice: &[T]) -> Between<*const u8> {
+    let Between { start, end } = slice.as_ptr_range();
+    start.cast()..end.cast()
 }
 
 /// Where a range starts, and its leaf: side by side, so that a lookup reads both at once, and without a gap.
