@@ -22,6 +22,7 @@ pub mod reply;
 pub mod route;
 pub mod segment;
 pub mod semantics;
+pub mod sigv4;
 pub mod store;
 pub mod tier;
 pub mod url;
