@@ -382,6 +382,12 @@ impl Origin {
         state.requests.iter().filter(|request| request.path() == path).cloned().collect()
     }
 
+    /// All requests in order of arrival, health checks left out.
+    pub fn requests_in_order(&self) -> Vec<Request> {
+        let state = self.state();
+        state.requests.iter().filter(|request| request.path() != "/healthz").cloned().collect()
+    }
+
     /// How many requests came in all, health checks left out.
     pub fn total(&self) -> usize {
         self.state().requests.iter().filter(|request| request.path() != "/healthz").count()

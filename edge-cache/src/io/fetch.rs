@@ -21,6 +21,7 @@ use super::ask::{Ask, Outgoing};
 use super::interim::Sink;
 use super::node::{Origin, Parent, RouteTarget, Tier};
 use super::pool::{Failed, FetchError, Timeouts};
+use super::signer::Signer;
 use super::telemetry::{ORIGIN_REQUESTS, PARENT_REQUESTS};
 use super::upstream_body::UpstreamBody;
 use crate::origin::{self, ServerView, Tried};
@@ -298,6 +299,12 @@ fn origin_ask(
     })
 }
 
+/// What signs a request with this method. What changes a bucket is signed only where the operator has named the method:
+/// routes serve all methods by default, and a visitor must not delete objects under our name.
+fn signer<'a>(origin: &'a Origin, method: &Method) -> Option<&'a Signer> {
+    origin.signer.as_deref().filter(|_| matches!(*method, Method::GET | Method::HEAD))
+}
+
 async fn ask_origin(
     registry: &Registry,
     origin: &Origin,
@@ -333,6 +340,12 @@ async fn ask_origin(
         };
         tried.add(at);
         attempts += 1;
+        if let Some(signer) = signer(origin, &wanted.method)
+            && let Err(why) = signer.sign(&mut ask, clock::now())
+        {
+            let error = bad(format!("the request cannot be signed: {why}"));
+            return Err(Failed { error, ask: Some(ask) });
+        }
         let asked = clock::steady();
         match upstream.send(at, ask, origin.timeouts).await {
             Ok(mut response) => {

@@ -9,12 +9,14 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method};
 use shared::config::{OriginProtocol, StatusPattern};
 use shared::health::{Health, Thresholds};
+use shared::io::clock;
 use shared::io::probe::{Question, ask};
 use tokio::task::JoinSet;
 
 use super::ask::{Ask, Outgoing};
 use super::node::{Origin, Parent};
 use super::pool::{Timeouts, Upstream};
+use super::signer::Signer;
 use crate::config::Plan;
 use crate::semantics::Reason;
 
@@ -51,6 +53,7 @@ impl Checks {
                     at,
                     Check {
                         host: host.map(str::to_owned),
+                        signer: origin.signer.clone(),
                         path: check.path.clone(),
                         status: StatusPattern { from: 200, to: 399 },
                         interval: check.interval.get(),
@@ -69,6 +72,7 @@ impl Checks {
                 0,
                 Check {
                     host: None,
+                    signer: None,
                     path: "/.meridian/health".to_owned(),
                     status: StatusPattern { from: 200, to: 200 },
                     interval: PARENT_INTERVAL,
@@ -95,6 +99,7 @@ impl Checks {
 struct Check {
     /// `Host`; none: the server's own.
     host: Option<String>,
+    signer: Option<Arc<Signer>>,
     path: String,
     status: StatusPattern,
     interval: Duration,
@@ -118,7 +123,7 @@ async fn watch(upstream: Arc<Upstream>, at: usize, check: Check) {
     let mut known = false;
     loop {
         let result = async {
-            if transport.protocol == OriginProtocol::Http2 {
+            if transport.protocol == OriginProtocol::Http2 || check.signer.is_some() {
                 return ask_over_pool(&upstream, at, &check).await;
             }
             let mut found = tokio::net::lookup_host((server.url.host.as_str(), server.url.port))
@@ -149,7 +154,7 @@ async fn watch(upstream: Arc<Upstream>, at: usize, check: Check) {
     }
 }
 
-/// Asks over the connections that requests use: where only HTTP/2 is spoken.
+/// Asks over the connections that requests use: where only HTTP/2 is spoken, or requests must be signed.
 async fn ask_over_pool(upstream: &Arc<Upstream>, at: usize, check: &Check) -> Result<(), String> {
     let ask = check.ask(upstream, at)?;
     let timeouts = Timeouts {
@@ -174,7 +179,7 @@ impl Check {
         let host = self.host.clone().or_else(own).unwrap_or_default();
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static("meridian-check"));
-        Ok(Ask {
+        let mut ask = Ask {
             method: Method::GET,
             target: self.path.parse().map_err(|error| format!("`{}`: {error}", self.path))?,
             authority: HeaderValue::from_str(&host).map_err(|error| error.to_string())?,
@@ -182,6 +187,10 @@ impl Check {
             body: Outgoing::Empty,
             interim: None,
             upgrade: None,
-        })
+        };
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut ask, clock::now())?;
+        }
+        Ok(ask)
     }
 }

@@ -7,7 +7,7 @@
 //!   they are made of; [`explain`] tells what would be done, without doing it.
 //! * [`fill_task`]: the task that owns a fetch into the store, [`spill`] what it has stored before its end; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
-//!   `streams` says), past servers that [`health`] knows to be down.
+//!   `streams` says), signed by [`signer`] where it is a bucket, past servers that [`health`] knows to be down.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
@@ -36,6 +36,7 @@ pub mod request_body;
 pub mod respond;
 pub mod serve;
 pub mod server;
+pub mod signer;
 pub mod spill;
 mod streams;
 pub mod telemetry;

@@ -21,6 +21,7 @@ use super::connect::Transport;
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
+use super::signer::Signer;
 use super::telemetry::{self, SiteCounters, Telemetry};
 use crate::config::Plan;
 use crate::meter::Sample;
@@ -147,6 +148,8 @@ pub struct Origin {
     pub upstream: Arc<Upstream>,
     /// `Host`, where it is not the client's.
     pub host: Option<HeaderValue>,
+    /// What signs requests to it.
+    pub signer: Option<Arc<Signer>>,
     /// How long its steps may take.
     pub timeouts: Timeouts,
     /// What stands in for it.
@@ -167,7 +170,7 @@ pub fn load(source: &Source) -> Result<(Loaded, Plan), Vec<Problem>> {
 }
 
 /// What is wrong with the files that the configuration names for `edges`: certificates and keys of sites, authorities
-/// of origins, admin tokens.
+/// and credentials of origins, admin tokens.
 pub fn unusable_files(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
     let spec = &loaded.spec;
     let mut problems = Vec::new();
@@ -189,6 +192,10 @@ pub fn unusable_files(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
         let loaded = origin.ca_file.as_deref().map(|file| tls::client_config(Some(file), &[]));
         if let Some(Err(why)) = loaded {
             wrong(&["origin".into(), name.into(), "ca_file".into()], why);
+        }
+        if let Some(Err(why)) = origin.sigv4.as_ref().map(Signer::load) {
+            let key = "credentials_file";
+            wrong(&["origin".into(), name.into(), "sigv4".into(), key.into()], why);
         }
     }
     for name in edges {
@@ -471,10 +478,13 @@ fn origin(
         ),
         None => None,
     };
+    let signer = spec.sigv4.as_ref().map(Signer::load).transpose();
+    let signer = signer.map_err(|why| format!("`sigv4` of origin `{name}`: {why}"))?;
     let origin = Arc::new(Origin {
         label: format!("origin:{name}").into(),
         upstream,
         host,
+        signer: signer.map(Arc::new),
         timeouts: Timeouts {
             connect: spec.timeouts.connect.get(),
             first_byte: spec.timeouts.first_byte.get(),
