@@ -163,6 +163,28 @@ impl CacheKey {
     pub fn url(&self) -> &str {
         self.text.split(' ').next().unwrap_or_default()
     }
+
+    /// The query in it.
+    pub fn query(&self) -> Option<&str> {
+        self.url().split_once('?').map(|(_, query)| query)
+    }
+
+    /// Hash of all but the query: the same for keys that differ in nothing else.
+    pub fn without_query(&self) -> u128 {
+        let (before, fields) = self.around_query();
+        xxh3_128([before, " ", fields].concat().as_bytes())
+    }
+
+    /// Whether two keys differ in nothing but the query.
+    pub fn same_but_query(&self, other: &Self) -> bool {
+        self.around_query() == other.around_query()
+    }
+
+    /// What stands before the query, and the fields after it.
+    fn around_query(&self) -> (&str, &str) {
+        let (url, fields) = self.text.split_once(' ').unwrap_or((&self.text, ""));
+        (url.split('?').next().unwrap_or_default(), fields)
+    }
 }
 
 /// Printable ASCII but space and `%` as it is, the rest as `%XX`.

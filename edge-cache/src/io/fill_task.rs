@@ -492,6 +492,9 @@ async fn receive(
     };
     if stored.is_ok() {
         node.store.note_vary(&job.key, &vary);
+        if job.policy.no_vary_search {
+            node.store.note_search(&job.key, &headers);
+        }
     }
     if stored.is_ok() && may_share {
         entry.also((job.key.hash(), variant));

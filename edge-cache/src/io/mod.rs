@@ -34,6 +34,7 @@ mod pull;
 pub mod purge;
 pub mod request_body;
 pub mod respond;
+mod select;
 pub mod serve;
 pub mod server;
 pub mod signer;

@@ -34,7 +34,7 @@ use crate::semantics::headers::{
     append_cdn_loop, append_via, cdn_loop_count, for_origin, takes_trailers, unsent,
     without_credentials,
 };
-use crate::semantics::{Policy, Profile, Reason, language};
+use crate::semantics::{Policy, Profile, Reason};
 use crate::store::{Found, Object, Store};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -122,6 +122,7 @@ pub async fn handle(
                     if let Some(parts) = &replaced {
                         context.request = parts;
                     }
+                    context.take_equivalent_query();
                     context.respond(exchange, body, client).await
                 }
                 Err(response) => *response,
@@ -231,7 +232,7 @@ impl Context<'_> {
         &self.connection.node
     }
 
-    fn view(&self) -> RequestView<'_> {
+    pub(super) fn view(&self) -> RequestView<'_> {
         RequestView {
             method: &self.request.method,
             headers: &self.request.headers,
@@ -241,18 +242,6 @@ impl Context<'_> {
 
     pub(super) fn asked(&self) -> Asked<'_> {
         Asked { method: &self.request.method, headers: &self.request.headers }
-    }
-
-    /// The request with one language in place of Accept-Language, where the policy says which languages there are.
-    fn in_one_language(&self) -> Option<http::request::Parts> {
-        let policy = self.route.value.policy.as_deref()?;
-        if policy.vary.languages.is_empty() || bypass(&self.view(), Some(policy)).is_some() {
-            return None;
-        }
-        let headers = language::replaced(&self.request.headers, &policy.vary.languages)?;
-        let mut parts = self.request.clone();
-        parts.headers = headers;
-        Some(parts)
     }
 
     async fn respond(

@@ -6,7 +6,7 @@
 //! * [`cache_control`], [`structured`], [`surrogate`], [`date`]: parsers.
 //! * [`freshness`]: may this response be stored, and how long is it fresh.
 //! * [`head`]: a stored response without its body.
-//! * [`vary`], [`language`]: which stored variant a request selects.
+//! * [`vary`], [`language`], [`search`]: which stored response a request selects.
 //! * [`conditional`], [`update`]: preconditions and revalidation, and what a 304 makes of what is stored.
 //! * [`invalidation`]: what an unsafe request makes invalid.
 //! * [`range`]: byte ranges.
@@ -26,6 +26,7 @@ pub mod marks;
 pub mod policy;
 pub mod range;
 pub mod reason;
+pub mod search;
 pub mod structured;
 pub mod surrogate;
 mod targeted;

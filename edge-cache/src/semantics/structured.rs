@@ -22,7 +22,9 @@ pub enum Item {
     String(String),
     /// Token.
     Token(String),
-    /// Decimal, byte sequence, date, display string or inner list.
+    /// Inner list.
+    List(Vec<Self>),
+    /// Decimal, byte sequence, date or display string.
     Other,
 }
 
@@ -149,13 +151,14 @@ impl<'a> Parser<'a> {
         if !self.take(b'(') {
             return self.item();
         }
+        let mut items = Vec::new();
         loop {
             self.skip(|b| b == b' ');
             if self.take(b')') {
                 self.parameters()?;
-                return Some(Item::Other);
+                return Some(Item::List(items));
             }
-            self.item()?;
+            items.push(self.item()?);
             if !matches!(self.peek(), Some(b' ' | b')')) {
                 return None;
             }
@@ -313,8 +316,18 @@ mod tests {
             ("a=?0", Some(vec![("a".into(), Item::Boolean(false))])),
             ("a=tok/en:x", Some(vec![("a".into(), Item::Token("tok/en:x".into()))])),
             ("a=\"q\\\"\\\\\"", Some(vec![("a".into(), Item::String("q\"\\".into()))])),
-            ("a=(1 \"b\";p c);q", Some(vec![("a".into(), Item::Other)])),
-            ("a=()", Some(vec![("a".into(), Item::Other)])),
+            (
+                "a=(1 \"b\";p c);q",
+                Some(vec![(
+                    "a".into(),
+                    Item::List(vec![
+                        Item::Integer(1),
+                        Item::String("b".into()),
+                        Item::Token("c".into()),
+                    ]),
+                )]),
+            ),
+            ("a=()", Some(vec![("a".into(), Item::List(Vec::new()))])),
             (
                 "a=1.5, b=:aGk=:, c=@1659578233, d=%\"f%c3%bc\"",
                 Some(vec![

@@ -46,7 +46,7 @@ fn targeted_directives(response: &HeaderMap, name: &HeaderName) -> Option<CacheC
         // With field names, these two are taken as without: the careful reading that RFC 9111 allows.
         let careful = || match item {
             Item::Boolean(value) => Some(*value),
-            Item::String(_) | Item::Token(_) | Item::Other => Some(true),
+            Item::String(_) | Item::Token(_) | Item::List(_) | Item::Other => Some(true),
             Item::Integer(_) => None,
         };
         let seconds = || match item {

@@ -6,6 +6,7 @@
 
 pub mod memory;
 pub mod object;
+mod search;
 pub mod version;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::key::CacheKey;
 use crate::purge::{Fences, Floor, Verdict};
 use crate::segment::Layout;
 use crate::semantics::date;
+use crate::semantics::search::Variance;
 use crate::semantics::vary::{VariantKey, Vary, VaryLists};
 
 pub use memory::Memory;
@@ -63,6 +65,7 @@ pub struct Store {
     variants: moka::sync::Cache<u128, Arc<Variants>>,
     uncacheable: moka::sync::Cache<u128, ()>,
     fences: Fences,
+    searches: search::Searches,
 }
 
 impl Store {
@@ -80,6 +83,7 @@ impl Store {
                 .time_to_live(MARKER_TTL)
                 .build(),
             fences: Fences::new(capacity),
+            searches: search::Searches::new(capacity),
         }
     }
 
@@ -97,6 +101,32 @@ impl Store {
     pub fn judge(&self, object: &Object, needed: Floor) -> Verdict {
         let Object { key, head, .. } = object;
         self.fences.judge(key, &head.tags, head.fence, needed)
+    }
+
+    /// The key of the newest stored response that answers a request for `key` because of its No-Vary-Search, if there is one
+    /// that purges of what was asked for do not concern either.
+    pub fn equivalent(
+        &self,
+        key: &CacheKey,
+        headers: &HeaderMap,
+        needed: Floor,
+    ) -> Option<CacheKey> {
+        let needed = needed.max(self.fences.of_key(key));
+        let holds = |(other, variance): &(CacheKey, Variance)| match self
+            .lookup(other, headers, needed)
+        {
+            Found::Object(object) => Variance::of(&object.head.headers).as_ref() == Some(variance),
+            _ => false,
+        };
+        let candidates = self.searches.candidates(key);
+        candidates.into_iter().find(holds).map(|(other, _)| other).filter(|other| other != key)
+    }
+
+    /// Learns the No-Vary-Search of a response that is about to be stored.
+    pub fn note_search(&self, key: &CacheKey, response: &HeaderMap) {
+        if let Some(variance) = Variance::of(response) {
+            self.searches.learn(key, &variance);
+        }
     }
 
     /// How bodies lie in segments.
