@@ -1,4 +1,7 @@
-//! Aligned segments: where the bytes of a body lie, and how a body that arrives becomes segments.
+//! Aligned segments: where the bytes of a body lie, how a body that arrives becomes segments, and in [`plan`], which are
+//! asked for.
+
+pub mod plan;
 
 use bytes::{Bytes, BytesMut};
 
