@@ -395,6 +395,10 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
             languages: cache.vary.languages.clone(),
         },
         no_vary_search: cache.no_vary_search,
+        ranges: match cache.ranges {
+            shared::config::Ranges::Segments => crate::semantics::Ranges::Segments,
+            shared::config::Ranges::Whole => crate::semantics::Ranges::Whole,
+        },
         tags: names("tags", &cache.tags)?,
     })
 }

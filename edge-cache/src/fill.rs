@@ -74,6 +74,8 @@ struct ReaderState {
 struct State<H, P, E> {
     stage: Stage<H, P, E>,
     pieces: std::collections::VecDeque<Piece>,
+    /// Offset of the first byte that is fetched.
+    base: u64,
     /// Offset of the first byte still here.
     start: u64,
     received: u64,
@@ -125,6 +127,7 @@ impl<H, P, E: Clone> Fill<H, P, E> {
         let state = State {
             stage: Stage::Asking,
             pieces: std::collections::VecDeque::new(),
+            base: 0,
             start: 0,
             received: 0,
             end: None,
@@ -209,6 +212,12 @@ impl<H, P, E> Writer<H, P, E> {
         &self.fill
     }
 
+    /// The body is a part of a whole that begins there. To be called before anything of it is pushed.
+    pub fn begin_at(&self, offset: u64) {
+        let mut state = self.fill.lock();
+        (state.base, state.start, state.received) = (offset, offset, offset);
+    }
+
     /// The response is for all who wait. With `keep`, its body is kept for those to come and for the store; a body
     /// that is not kept goes by in a window.
     pub fn share(&self, head: Arc<H>, keep: bool) {
@@ -276,7 +285,7 @@ impl<H, P, E> Writer<H, P, E> {
                 state.pieces.pop_back();
             }
             state.pieces.push_back(Piece { end: state.received, data: piece });
-            state.kept &= state.received <= limits.keep;
+            state.kept &= state.received - state.base <= limits.keep;
             state.trim(&limits);
             state.kept
         })

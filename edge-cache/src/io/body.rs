@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::pull::Pull;
+use super::pull::{NotReady, Pull, Ready};
 use super::telemetry::Exchange;
 use super::upstream_body::{BodyError, UpstreamBody};
 use crate::fill::Cut;
@@ -63,6 +63,8 @@ pub struct ResponseBody {
     source: Source,
     /// Bytes still to come, where that is known.
     remaining: Option<u64>,
+    /// Bytes of the source that are left out before the first one.
+    skip: u64,
     exchange: Option<Box<Exchange>>,
     ended: bool,
 }
@@ -76,6 +78,9 @@ pub enum SendError {
     /// The upstream.
     #[error(transparent)]
     Upstream(#[from] BodyError),
+    /// A part that is missing in the store could not be fetched.
+    #[error("what is missing in the store could not be had: {0}")]
+    Part(NotReady),
     /// Fewer bytes came than were announced.
     #[error("{0} bytes are missing")]
     Missing(u64),
@@ -100,11 +105,19 @@ impl ResponseBody {
     }
 
     /// Several parts of a representation.
-    pub fn parts(pull: Pull, frame: Multipart, parts: Vec<ByteRange>) -> Self {
+    pub fn parts(mut pull: Pull, frame: Multipart, parts: Vec<ByteRange>) -> Self {
         let length = frame.content_length(&parts);
+        if let Some(first) = parts.first() {
+            pull.seek(*first);
+        }
         let parts = parts.into_iter();
         let parts = Parts { pull, frame, parts, within: false, ended: false };
         Self::new(Source::Parts(Box::new(parts)), Some(length))
+    }
+
+    /// `length` bytes of an upstream's body, from the one after `skip` on, for this client alone.
+    pub fn upstream_part(body: UpstreamBody, skip: u64, length: u64) -> Self {
+        Self { skip, ..Self::new(Source::Upstream(Box::new(body)), Some(length)) }
     }
 
     /// An upstream's body, for this client alone.
@@ -114,7 +127,17 @@ impl ResponseBody {
     }
 
     const fn new(source: Source, remaining: Option<u64>) -> Self {
-        Self { source, remaining, exchange: None, ended: false }
+        Self { source, remaining, skip: 0, exchange: None, ended: false }
+    }
+
+    /// Ready when the first bytes are here or on their way, in the version that was promised.
+    pub fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<Ready, NotReady>> {
+        match &mut self.source {
+            _ if self.remaining == Some(0) => Poll::Ready(Ok(Ready::Here)),
+            Source::Pull(pull) => pull.poll_ready(cx),
+            Source::Parts(parts) => parts.pull.poll_ready(cx),
+            Source::Empty | Source::Once(_) | Source::Upstream(_) => Poll::Ready(Ok(Ready::Here)),
+        }
     }
 
     /// Tells `exchange` what is sent, and lets it go when all is.
@@ -195,6 +218,9 @@ impl Body for ResponseBody {
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(mut data) => {
+                    let skipped = usize::try_from(this.skip).unwrap_or(usize::MAX).min(data.len());
+                    this.skip -= skipped as u64;
+                    let _ = data.split_to(skipped);
                     if let Some(remaining) = &mut this.remaining {
                         let take =
                             usize::try_from(*remaining).unwrap_or(usize::MAX).min(data.len());

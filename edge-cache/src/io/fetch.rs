@@ -27,6 +27,7 @@ use super::upstream_body::UpstreamBody;
 use crate::origin::{self, ServerView, Tried};
 use crate::purge::{FENCE, Floor, Position, take_fence};
 use crate::route::Route;
+use crate::segment::plan::Part;
 use crate::semantics::Reason;
 use crate::semantics::headers::{ForwardedFor, set_forwarded};
 use crate::tier::{self, ParentView};
@@ -94,6 +95,8 @@ pub struct Fetched {
     pub fence: Position,
     /// A parent answered.
     pub from_parent: bool,
+    /// Which part it is, where one was asked for the store.
+    pub part: Option<Part>,
 }
 
 /// Where an exchange with one server is counted.
@@ -146,6 +149,7 @@ pub async fn fetch(
                         not_stored: None,
                         fence: if made { wanted.fence } else { wanted.fence.min(theirs) },
                         from_parent: true,
+                        part: None,
                     });
                 }
                 Err(Failed { error, ask }) => {
@@ -362,6 +366,7 @@ async fn ask_origin(
                     not_stored: None,
                     fence: wanted.fence,
                     from_parent: false,
+                    part: None,
                 });
             }
             Err(failed) => {

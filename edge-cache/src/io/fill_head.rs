@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::part::PartHead;
 use crate::key::CacheKey;
 use crate::purge::{Floor, Position, Tags, Verdict};
 use crate::semantics::vary::{VariantKey, Vary};
@@ -24,6 +25,17 @@ pub struct Since {
 pub enum FillHead {
     /// The stored response is good still.
     Revalidated(Arc<Object>, Origin),
+    /// A part of an object; its bytes are read from the fill.
+    Part(Box<PartHead>),
+    /// No byte of what was asked for is there.
+    Unsatisfied {
+        /// The body's length, where that was told.
+        complete: Option<u64>,
+        /// Who said so.
+        origin: Origin,
+    },
+    /// What was stored is no longer, or cannot be completed.
+    LookAgain,
     /// A new response; its body is read from the fill.
     Response(Box<ResponseHead>),
 }
@@ -67,15 +79,20 @@ impl FillHead {
     pub(super) fn is_usable(&self, store: &Store, key: &CacheKey, needed: Floor) -> bool {
         let verdict = match self {
             Self::Revalidated(object, _) => store.judge(object, needed),
+            Self::Part(part) => store.judge(&part.object, needed),
+            Self::Unsatisfied { .. } | Self::LookAgain => Verdict::Current,
             Self::Response(head) => store.fences().judge(key, &head.tags, head.fence, needed),
         };
         verdict != Verdict::Purged
     }
 
-    pub(super) fn tags(&self) -> &Tags {
+    /// The tags of what it brings; none where it brings nothing.
+    pub(super) fn tags(&self) -> Option<&Tags> {
         match self {
-            Self::Revalidated(object, _) => &object.head.tags,
-            Self::Response(head) => &head.tags,
+            Self::Revalidated(object, _) => Some(&object.head.tags),
+            Self::Part(part) => Some(&part.object.head.tags),
+            Self::Response(head) => Some(&head.tags),
+            Self::Unsatisfied { .. } | Self::LookAgain => None,
         }
     }
 }

@@ -3,11 +3,9 @@
 //! It runs until the response has ended, whoever still reads. While it runs, others who want the same find it in
 //! [`Fills`].
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::HeaderName;
@@ -18,172 +16,27 @@ use super::ask::Outgoing;
 use super::fenced::fetch_current;
 use super::fetch::{Fetched, Wanted};
 pub use super::fill_head::{FillHead, Origin, ResponseHead, Since};
+use super::fills::{Entry, FillWriter, Held, WINDOW};
+pub use super::fills::{FillReader, Fills, Joined, Task};
 use super::node::{Node, RouteTarget, Tier};
+use super::part::{Slot, Wanting, receive_part};
 use super::pool::FetchError;
 use super::spill::Spill;
-use crate::fill::{Fill, Limits, Reader, Writer};
 use crate::key::CacheKey;
 use crate::lookup::is_origin_error;
-use crate::purge::{Floor, Position, Tags, Verdict};
+use crate::purge::{Floor, Tags, Verdict};
 use crate::route::Route;
 use crate::semantics::conditional::{Updated, add_revalidation, apply_304, select_by_304};
 use crate::semantics::freshness::Exchange;
 use crate::semantics::headers::strip_hop_by_hop;
 use crate::semantics::vary::{VariantKey, Vary};
-use crate::semantics::{Policy, Reason, StoredHead};
-use crate::store::{Object, Store};
+use crate::semantics::{Policy, Ranges, Reason, StoredHead};
+use crate::store::Object;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-/// What an unkept body may run ahead of its fastest reader.
-const AHEAD: u64 = 1 << 20;
-/// Those who wait for one fetch at most; more fetch for themselves.
-const MAX_READERS: usize = 100_000;
-/// Bytes that stay in a fill of what is stored as it arrives.
-const WINDOW: u64 = 1 << 20;
-const SHARDS: usize = 64;
-
-/// A fill as this program has it.
-pub type FillShared = Fill<FillHead, Fetched, FetchError>;
-/// Its reader.
-pub type FillReader = Reader<FillHead, Fetched, FetchError>;
-type FillWriter = Writer<FillHead, Fetched, FetchError>;
-
-/// Fetches that go on, by key and variant.
-pub struct Fills {
-    shards: Vec<Shard>,
-    /// Bytes that they hold, all together.
-    held: AtomicU64,
-    max_held: u64,
-    keep: u64,
-}
-
-type Place = (u128, VariantKey);
-type Shard = Mutex<HashMap<Place, Going>>;
-
-/// A fetch that goes on, and what it is known to have come after.
-struct Going {
-    fill: Arc<FillShared>,
-    fence: Position,
-}
-
-/// What [`Fills::join`] found.
-pub enum Joined {
-    /// A fetch that goes on.
-    Reader(FillReader),
-    /// None: this one begins.
-    Begun(Task),
-    /// What was missing has just been stored.
-    Stored,
-}
-
-/// A fetch that has been entered and must be [`Task::start`]ed.
-pub struct Task {
-    writer: FillWriter,
-    reader: FillReader,
-    place: Option<Place>,
-    fence: Position,
-}
-
-impl Fills {
-    /// For bodies of up to `max_object` bytes, in a memory of `memory` bytes.
-    pub fn new(memory: u64, max_object: u64) -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            held: AtomicU64::new(0),
-            max_held: (memory / 2).max(max_object),
-            keep: max_object,
-        }
-    }
-
-    /// Bytes of bodies on their way into the store.
-    pub fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// The same as a share of what they may hold.
-    pub fn fullness(&self) -> f64 {
-        self.held() as f64 / self.max_held.max(1) as f64
-    }
-
-    /// Fetches that others can join.
-    pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
-    }
-
-    /// Those who read from them, or wait to.
-    pub fn readers(&self) -> usize {
-        let of = |shard: &Shard| -> usize {
-            let fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            fills.values().map(|going| going.fill.readers()).sum()
-        };
-        self.shards.iter().map(of).sum()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    const fn limits(&self) -> Limits {
-        Limits { keep: self.keep, ahead: AHEAD, window: WINDOW, readers: MAX_READERS }
-    }
-
-    fn shard(&self, place: Place) -> Option<&Shard> {
-        self.shards.get((place.0 as usize ^ place.1.0 as usize) % SHARDS)
-    }
-
-    /// A reader of the fetch of this key and variant, or a new fetch. `known` is what the caller found stored: when
-    /// something else is there by now, it looks again. A fetch that began before a purge of what it brings is not joined:
-    /// the new one takes its place.
-    pub fn join(
-        &self,
-        store: &Store,
-        key: &CacheKey,
-        variant: VariantKey,
-        headers: &HeaderMap,
-        known: Option<&Arc<Object>>,
-        since: Since,
-    ) -> Joined {
-        let place = (key.hash(), variant);
-        let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone(since)) };
-        let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = fills.get(&place).filter(|going| {
-            let fences = store.fences();
-            let floor = since.needed.max(fences.of_key(key));
-            match going.fill.head() {
-                None => going.fence >= floor.newest(),
-                Some(head) => {
-                    going.fence >= floor.max(fences.of_tags(head.tags())).newest()
-                        && head.is_usable(store, key, since.needed)
-                }
-            }
-        });
-        if let Some(reader) = current.and_then(|going| going.fill.join()) {
-            return Joined::Reader(reader);
-        }
-        // A fetch is stored before it leaves the table, so that under the table's lock one of the two shows it.
-        if let crate::store::Found::Object(object) = store.lookup(key, headers, since.needed)
-            && known.is_none_or(|known| !Arc::ptr_eq(known, &object))
-        {
-            return Joined::Stored;
-        }
-        let (writer, reader) = Fill::begin(self.limits());
-        let fence = since.fence;
-        fills.insert(place, Going { fill: Arc::clone(writer.fill()), fence });
-        Joined::Begun(Task { writer, reader, place: Some(place), fence })
-    }
-
-    /// A fetch that nobody joins.
-    pub fn alone(&self, since: Since) -> Task {
-        let (writer, reader) = Fill::begin(self.limits());
-        Task { writer, reader, place: None, fence: since.fence }
-    }
-}
 
 /// What a fetch is for.
+#[derive(Clone)]
 pub struct Job {
     /// The key that it fills.
     pub key: CacheKey,
@@ -205,87 +58,20 @@ pub struct Job {
     pub stored: Vec<Arc<Object>>,
     /// Whether a stored response may be served should this fail: an error then takes nothing's place.
     pub fallback: bool,
+    /// The part that is wanted; none: the whole.
+    pub part: Option<Wanting>,
 }
 
 impl Task {
     /// Starts it; the reader is the client's that began it.
     pub fn start(self, node: &Arc<Node>, mut job: Job) -> FillReader {
-        let Self { writer, reader, place, fence } = self;
+        let Self { writer, reader, places, fence } = self;
         job.wanted.fence = fence;
         let node = Arc::clone(node);
-        let entry = Entry {
-            node: Arc::clone(&node),
-            places: place.into_iter().collect(),
-            fill: Arc::clone(writer.fill()),
-            fence,
-        };
+        let entry =
+            Entry { node: Arc::clone(&node), places, fill: Arc::clone(writer.fill()), fence };
         tokio::spawn(async move { run(&node, job, writer, entry).await });
         reader
-    }
-}
-
-/// The fetch's places in the table; left when dropped.
-struct Entry {
-    node: Arc<Node>,
-    places: Vec<Place>,
-    fill: Arc<FillShared>,
-    fence: Position,
-}
-
-impl Entry {
-    /// Enters it for a further variant, unless somebody else fetches that and began no earlier.
-    fn also(&mut self, place: Place) {
-        if self.places.is_empty() || self.places.contains(&place) {
-            return;
-        }
-        if let Some(shard) = self.node.fills.shard(place) {
-            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            if fills.get(&place).is_none_or(|going| going.fence < self.fence) {
-                fills.insert(place, Going { fill: Arc::clone(&self.fill), fence: self.fence });
-                self.places.push(place);
-            }
-        }
-    }
-
-    fn leave(&mut self) {
-        for place in self.places.drain(..) {
-            let Some(shard) = self.node.fills.shard(place) else { continue };
-            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            if fills.get(&place).is_some_and(|going| Arc::ptr_eq(&going.fill, &self.fill)) {
-                fills.remove(&place);
-            }
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-/// Bytes held by a fill, taken from what all of them may hold.
-struct Held<'a> {
-    fills: &'a Fills,
-    bytes: u64,
-}
-
-impl Held<'_> {
-    /// It holds this many now. `false` when there is no room for more than before.
-    fn set(&mut self, bytes: u64) -> bool {
-        let before = std::mem::replace(&mut self.bytes, bytes);
-        if bytes <= before {
-            self.fills.held.fetch_sub(before - bytes, Ordering::Relaxed);
-            return true;
-        }
-        let more = bytes - before;
-        self.fills.held.fetch_add(more, Ordering::Relaxed) + more <= self.fills.max_held
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 
@@ -296,6 +82,11 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
         |object: &Arc<Object>| object.head.vary.variant(&job.client) == Some(object.variant);
     let selected = job.stored.iter().all(selects);
     let conditional = add_revalidation(&mut wanted.headers, heads(), selected);
+    let mut plain = job.wanted.clone();
+    if let Some(part) = &job.part {
+        part.add_to(node, &mut wanted.headers);
+        part.add_to(node, &mut plain.headers);
+    }
     let tier = job.tier.as_deref();
     let tags = &job.policy.tags;
     let fetch = |wanted| fetch_current(node, &job.route, tier, wanted, tags, Outgoing::Empty);
@@ -317,18 +108,21 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
                 writer.finish(b"", drop);
                 return;
             }
-            // It speaks of nothing that we have: asked again, for the whole.
+            // It speaks of nothing that we have: asked again, for what there is.
             None => {
-                let floor = job.wanted.floor.max(node.store.fences().of_key(&job.key));
+                let floor = plain.floor.max(node.store.fences().of_key(&job.key));
                 let fence = node.positions.current();
-                fetched = match fetch(&Wanted { fence, floor, ..job.wanted.clone() }).await {
+                fetched = match fetch(&Wanted { fence, floor, ..plain }).await {
                     Ok(fetched) => fetched,
                     Err(error) => return fail(writer, &mut entry, error),
                 };
             }
         }
     }
-    receive(node, &job, fetched, writer, entry).await;
+    match &job.part {
+        Some(part) => receive_part(node, &job, part, fetched, writer, entry).await,
+        None => receive(node, &job, fetched, writer, entry).await,
+    }
 }
 
 fn fail(writer: FillWriter, entry: &mut Entry, error: FetchError) {
@@ -337,7 +131,7 @@ fn fail(writer: FillWriter, entry: &mut Entry, error: FetchError) {
     writer.fail(error);
 }
 
-fn origin_of(fetched: &Fetched) -> Origin {
+pub(super) fn origin_of(fetched: &Fetched) -> Origin {
     let cache_status = fetched.response.headers().get_all(CACHE_STATUS);
     Origin {
         upstream: Arc::clone(&fetched.upstream),
@@ -401,51 +195,53 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
 
 /// Stores what a fill has brought, unless it has been purged meanwhile: it would take the place of something newer.
 /// `false`: it is too large.
-fn keep(node: &Node, job: &Job, object: &Arc<Object>) -> bool {
+pub(super) fn keep(node: &Node, job: &Job, object: &Arc<Object>) -> bool {
     node.store.judge(object, Floor::default()) == Verdict::Purged
         || node.store.put(Arc::clone(object), job.policy.vary.max)
 }
 
-/// Gives a response to all who may have it, and keeps it for those to come.
-async fn receive(
-    node: &Arc<Node>,
+/// What may be kept of a response.
+pub(super) struct Judged {
+    /// Its stored form, or why it is not stored.
+    pub(super) stored: Result<StoredHead, Reason>,
+    /// The request fields that select it.
+    pub(super) vary: Vary,
+    /// The variant that it is of.
+    pub(super) variant: Option<VariantKey>,
+    /// Its tags.
+    pub(super) tags: Tags,
+}
+
+/// What may be kept of a response with these fields, without those of the connection, unless it is `refused`.
+pub(super) fn judged(
+    node: &Node,
     job: &Job,
-    fetched: Fetched,
-    writer: FillWriter,
-    mut entry: Entry,
-) {
-    let (status, length) = (fetched.response.status(), fetched.response.body().size_hint().exact());
-    let mut headers = fetched.response.headers().clone();
-    strip_hop_by_hop(&mut headers);
+    fetched: &Fetched,
+    headers: &HeaderMap,
+    status: StatusCode,
+    refused: Option<Reason>,
+) -> Judged {
     let exchange = Exchange {
         method: &Method::GET,
         path: &job.wanted.path,
         request: &job.client,
         status,
-        response: &headers,
+        response: headers,
         request_time: fetched.request_time,
         response_time: fetched.response_time,
     };
-    let layout = node.store.layout();
-    let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
-    let head = StoredHead::new(&exchange, &job.policy);
-    let fence = fetched.fence;
-    let tags = Tags::of(&headers, &job.policy.tags, &job.wanted.origin());
+    let tags = Tags::of(headers, &job.policy.tags, &job.wanted.origin());
     let at_rest = |head: StoredHead| {
         let head = head.arrived(fetched.arrived).jittered(
             job.policy.ttl.jitter,
             job.key.hash(),
             &node.name,
         );
-        StoredHead { fence, tags: tags.clone(), ..head }
+        StoredHead { fence: fetched.fence, tags: tags.clone(), ..head }
     };
-    let mut stored = match head.map(at_rest) {
-        Ok(_) if status == StatusCode::PARTIAL_CONTENT => Err(Reason::UnaskedPart),
-        Ok(_) if too_large => Err(Reason::TooLarge),
-        Ok(_) if job.fallback && is_origin_error(status) => Err(Reason::StaleIfError),
-        other => other,
-    };
-    let vary = Vary::of(&headers).of_sent(&job.policy).with(&job.varied);
+    let head = StoredHead::new(&exchange, &job.policy);
+    let mut stored = head.map(at_rest).and_then(|head| refused.map_or(Ok(head), Err));
+    let vary = Vary::of(headers).of_sent(&job.policy).with(&job.varied);
     if let Ok(stored) = &mut stored {
         stored.vary = vary.clone();
     }
@@ -455,7 +251,34 @@ async fn receive(
         stored = Err(Reason::VaryUnsent);
         variant = Some(VariantKey::NOBODYS);
     }
-    let mut held = Held { fills: &node.fills, bytes: 0 };
+    Judged { stored, vary, variant, tags }
+}
+
+/// Gives a response to all who may have it, and keeps it for those to come.
+pub(super) async fn receive(
+    node: &Arc<Node>,
+    job: &Job,
+    fetched: Fetched,
+    writer: FillWriter,
+    mut entry: Entry,
+) {
+    let (status, length) = (fetched.response.status(), fetched.response.body().size_hint().exact());
+    let mut headers = fetched.response.headers().clone();
+    strip_hop_by_hop(&mut headers);
+    let layout = node.store.layout();
+    let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
+    let refused = if status == StatusCode::PARTIAL_CONTENT {
+        Some(Reason::UnaskedPart)
+    } else if too_large {
+        Some(Reason::TooLarge)
+    } else {
+        (job.fallback && is_origin_error(status)).then_some(Reason::StaleIfError)
+    };
+    let Judged { stored, vary, variant, tags } =
+        judged(node, job, &fetched, &headers, status, refused);
+    let mut stored = stored;
+    let fence = fetched.fence;
+    let mut held = Held::new(&node.fills);
     // What is longer than a segment is stored as it arrives: a window and a segment of it are held.
     let in_segments = length.is_none_or(|length| length > layout.size());
     let needed = length.unwrap_or(0).min(WINDOW + layout.size());
@@ -477,7 +300,9 @@ async fn receive(
         (Ok(_) | Err(Reason::VaryUnsent), Some(variant)) => variant,
         _ if common_error => variant.unwrap_or(VariantKey::NONE),
         _ => {
-            if !status.is_server_error() && !matches!(stored, Err(Reason::Overload)) {
+            if matches!(stored, Err(Reason::TooLarge)) {
+                node.store.mark_too_large(&job.key);
+            } else if !status.is_server_error() && !matches!(stored, Err(Reason::Overload)) {
                 node.store.mark_uncacheable(&job.key);
             }
             entry.leave();
@@ -497,7 +322,7 @@ async fn receive(
         }
     }
     if stored.is_ok() && may_share {
-        entry.also((job.key.hash(), variant));
+        entry.also((job.key.hash(), variant, Slot::Whole));
     } else {
         // An error is for those who wait already, not for those to come.
         entry.leave();
@@ -563,13 +388,23 @@ async fn receive(
             Some(Err(error)) => {
                 // Dropping the writer cuts all who read.
                 let upstream = &*fetched.upstream;
-                tracing::warn!(key = job.key.text(), upstream, %error, "a response was cut short; nothing of it is stored");
+                tracing::warn!(key = job.key.text(), upstream, %error, "a response was cut short");
+                if let (true, Some(spill), Some(head), Some(length)) =
+                    (kept, &spill, stored_head, length)
+                {
+                    // RFC 9111 §3.4: what has come is good as a part, where the rest can be put to it.
+                    let (key, version) = (job.key.clone(), Arc::clone(spill.version()));
+                    let part = Object::segmented(key, variant, head, version, length);
+                    if part.is_combinable && job.policy.ranges == Ranges::Segments {
+                        keep(node, job, &Arc::new(part));
+                    }
+                }
                 return;
             }
             None => break Bytes::new(),
         }
     };
-    kept &= received <= node.fills.keep;
+    kept &= received <= node.fills.keep();
     if let Some(spill) = spill.as_mut().filter(|_| kept && received > layout.size()) {
         spill.push(&last);
         spill.finish();

@@ -12,6 +12,7 @@ use shared::time::UnixMillis;
 use super::body::ResponseBody;
 use super::fetch::Fetched;
 use super::fill_task::{FillHead, FillReader, Joined, ResponseHead, Since};
+use super::part::{Slot, Wanting};
 use super::pool::FetchError;
 use super::pull::Pull;
 use super::respond::{self, Marks, Representation};
@@ -20,6 +21,7 @@ use super::telemetry::Exchange;
 use crate::fill::Answer;
 use crate::key::CacheKey;
 use crate::lookup::{Fallback, is_origin_error};
+use crate::segment::plan::Ask;
 use crate::semantics::headers::with_listed;
 use crate::semantics::reason::Outcome;
 use crate::semantics::{Policy, Reason};
@@ -35,29 +37,37 @@ pub(super) enum Filled {
     },
 }
 
-/// A decision to ask the next server, and what may answer in its place.
-pub(super) struct Asking<'a> {
-    pub(super) reason: Reason,
-    pub(super) stale: Option<(&'a Arc<Object>, Fallback)>,
+/// What a request is for.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) policy: &'a Arc<Policy>,
+    pub(super) key: &'a CacheKey,
+    pub(super) query: Option<&'a str>,
     /// What was known of purges before the store was asked.
     pub(super) since: Since,
 }
 
+/// A decision to ask the next server, and what may answer in its place.
+pub(super) struct Asking<'a> {
+    pub(super) target: Target<'a>,
+    /// What part is asked for; none: the whole.
+    pub(super) ask: Option<Ask>,
+    pub(super) reason: Reason,
+    pub(super) stale: Option<(&'a Arc<Object>, Fallback)>,
+}
+
 impl Context<'_> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     pub(super) async fn fill(
         &self,
         mut exchange: Box<Exchange>,
-        policy: &Arc<Policy>,
-        key: &CacheKey,
-        query: Option<&str>,
         asking: &Asking<'_>,
         known: Vec<Arc<Object>>,
         alone: bool,
     ) -> Filled {
         let node = self.node();
+        let Target { key, since, .. } = asking.target;
         let joined = if alone {
-            Joined::Begun(node.fills.alone(asking.since))
+            Joined::Begun(node.fills.alone(since))
         } else {
             let headers = &self.request.headers;
             let selected =
@@ -68,7 +78,8 @@ impl Context<'_> {
                 }
                 _ => node.store.expected_variant(key, headers),
             };
-            node.fills.join(&node.store, key, variant, headers, selected, asking.since)
+            let slot = asking.ask.map_or(Slot::Whole, Slot::of);
+            node.fills.join(&node.store, key, variant, headers, selected, since, slot)
         };
         // Interim responses are for the client that the fetch is made for.
         let mut interim = None;
@@ -76,7 +87,8 @@ impl Context<'_> {
             Joined::Stored => return Filled::Again { exchange, alone: false },
             Joined::Reader(reader) => (reader, true),
             Joined::Begun(task) => {
-                let mut job = self.job(policy, key, query, known, asking.stale.is_some());
+                let mut job = self.job(asking.target, known, asking.stale.is_some());
+                job.part = asking.ask.map(|ask| Wanting { ask, of: None });
                 interim = self.early.sink();
                 job.wanted.interim = interim.clone();
                 (task.start(node, job), false)
@@ -86,13 +98,17 @@ impl Context<'_> {
         let answer = self.early.relay(interim.as_deref(), wait(&reader, patience)).await;
         let Some(answer) = answer else {
             // The fetch goes on without this client.
-            return self.stale(exchange, asking, Reason::StaleAfterWait, None);
+            return self.stale(exchange, asking, Reason::StaleAfterWait, None).await;
+        };
+        let Some(answer) = answer else {
+            // The fetch was given up without an answer. Of all who wait the first to look again begins the next one.
+            return Filled::Again { exchange, alone: false };
         };
         match answer {
             Answer::Released => Filled::Again { exchange, alone: true },
             Answer::Failed(error) => {
                 if self.may_be_stale(asking) {
-                    return self.stale(exchange, asking, Reason::StaleIfError, None);
+                    return self.stale(exchange, asking, Reason::StaleIfError, None).await;
                 }
                 exchange.upstream = Some(Arc::clone(&error.upstream));
                 let fwd = asking.reason.fwd();
@@ -101,8 +117,12 @@ impl Context<'_> {
                 Filled::Response(self.headless(response))
             }
             // The whole was fetched, and is not kept: the part that was asked for is asked of the origin.
+            Answer::Private(fetched) if fetched.part.is_some() => {
+                self.private_part(exchange, asking, *fetched)
+            }
             Answer::Private(fetched)
                 if !alone
+                    && asking.ask.is_none()
                     && fetched.response.status() == StatusCode::OK
                     && self.request.headers.contains_key(RANGE) =>
             {
@@ -116,7 +136,7 @@ impl Context<'_> {
             // It has turned out to have been purged before this request came, or since. Who began the fetch has the
             // newest that could be had.
             Answer::Shared(head)
-                if collapsed && !head.is_usable(&node.store, key, asking.since.needed) =>
+                if collapsed && !head.is_usable(&node.store, key, asking.target.since.needed) =>
             {
                 Filled::Again { exchange, alone: false }
             }
@@ -124,13 +144,13 @@ impl Context<'_> {
                 if collapsed {
                     node.telemetry.collapsed.inc();
                 }
-                self.shared(exchange, asking, &head, reader, collapsed)
+                self.shared(exchange, asking, &head, reader, collapsed).await
             }
         }
     }
 
     /// Answers with what a fill gives to all.
-    fn shared(
+    async fn shared(
         &self,
         mut exchange: Box<Exchange>,
         asking: &Asking<'_>,
@@ -157,14 +177,20 @@ impl Context<'_> {
                     before: &origin.cache_status,
                     ..Marks::default()
                 };
-                Filled::Response(self.answer_from_object(exchange, object, &marks))
+                self.answer_from_object(exchange, asking.target, object, &marks).await
             }
+            FillHead::Part(part) => self.part(exchange, asking, part, reader, collapsed),
+            FillHead::Unsatisfied { complete, origin } => {
+                self.unsatisfied(exchange, asking, *complete, origin, collapsed)
+            }
+            FillHead::LookAgain => Filled::Again { exchange, alone: false },
             FillHead::Response(head) => {
                 if collapsed && head.vary.variant(headers) != Some(head.variant) {
                     return Filled::Again { exchange, alone: false };
                 }
                 if is_origin_error(head.status) && self.may_be_stale(asking) {
-                    return self.stale(exchange, asking, Reason::StaleIfError, Some(head.status));
+                    let status = Some(head.status);
+                    return self.stale(exchange, asking, Reason::StaleIfError, status).await;
                 }
                 Filled::Response(
                     self.answer_from_fill(exchange, asking, head, reader, collapsed, now),
@@ -206,7 +232,8 @@ impl Context<'_> {
                 status: head.status,
                 headers: own.as_ref().unwrap_or(fields),
                 length: head.length,
-                content: Pull::fill(self.node(), head.version.as_ref(), reader, head.length),
+                content: Pull::fill(self.node(), head.version.as_ref(), reader, head.length)
+                    .or_from(self.refetch_of_fill(asking.target, head)),
             },
         );
         let mut response = response;
@@ -228,7 +255,7 @@ impl Context<'_> {
     }
 
     /// Answers with what is stored, though it is stale.
-    fn stale(
+    async fn stale(
         &self,
         mut exchange: Box<Exchange>,
         asking: &Asking<'_>,
@@ -247,23 +274,16 @@ impl Context<'_> {
             age: Some(object.head.current_age(now)),
             ..Marks::default()
         };
-        Filled::Response(self.answer_from_object(exchange, object, &marks))
+        self.answer_from_object(exchange, asking.target, object, &marks).await
     }
 }
 
 type FillAnswer = Answer<FillHead, Fetched, FetchError>;
 
-/// Waits for a fill's answer, as long as the fetch may take, or as long as patience lasts.
-async fn wait(reader: &FillReader, patience: Option<Duration>) -> Option<FillAnswer> {
-    let answer = async {
-        // A fetch that ended without saying how: its task was ended from outside.
-        let gone = || FetchError {
-            reason: Reason::Internal,
-            upstream: "fill".into(),
-            detail: "the fetch was given up".into(),
-        };
-        poll_fn(|cx| reader.poll_answer(cx)).await.unwrap_or_else(|| Answer::Failed(gone()))
-    };
+/// Waits for a fill's answer, as long as the fetch may take, or as long as patience lasts. Within: `None` when the fetch
+/// was given up without one.
+async fn wait(reader: &FillReader, patience: Option<Duration>) -> Option<Option<FillAnswer>> {
+    let answer = poll_fn(|cx| reader.poll_answer(cx));
     match patience {
         None => Some(answer.await),
         Some(patience) => tokio::time::timeout(patience, answer).await.ok(),

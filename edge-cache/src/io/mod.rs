@@ -5,7 +5,8 @@
 //! * [`listen`]: worker threads, listeners, TLS, draining.
 //! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`respond`] makes responses, [`body`] is what
 //!   they are made of; [`explain`] tells what would be done, without doing it.
-//! * [`fill_task`]: the task that owns a fetch into the store, [`spill`] what it has stored before its end; [`fetch`]
+//! * [`fill_task`]: the task that owns a fetch into the store, among those of [`fills`]; [`part`] what is asked for in
+//!   parts, `ranged` how those answer, [`spill`] what is stored before a body's end, `pull` where a client finds it; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
 //!   `streams` says), signed by [`signer`] where it is a bucket, past servers that [`health`] knows to be down.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
@@ -20,6 +21,7 @@ pub mod fenced;
 pub mod fetch;
 mod fill_head;
 pub mod fill_task;
+pub mod fills;
 pub mod gate;
 mod head_update;
 pub mod health;
@@ -28,10 +30,12 @@ pub mod interim;
 mod join;
 pub mod listen;
 pub mod node;
+pub mod part;
 mod pass;
 pub mod pool;
 mod pull;
 pub mod purge;
+mod ranged;
 pub mod request_body;
 pub mod respond;
 mod select;

@@ -1,15 +1,19 @@
-//! The bytes of one body for one client: from the store where they are there, from a fetch that goes on otherwise.
+//! The bytes of one body for one client: from the store where they are there, from a fetch that goes on otherwise, and
+//! from one that is begun for them where they are in neither.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
 use super::body::SendError;
-use super::fill_task::FillReader;
+use super::fill_head::FillHead;
+use super::fills::FillReader;
 use super::node::Node;
+use super::part::Refetch;
+use super::pool::FetchError;
 use super::spill::from_version;
-use crate::fill::Cut;
+use crate::fill::{Answer, Cut};
 use crate::semantics::range::ByteRange;
 use crate::store::{Content, Object, Version};
 
@@ -23,29 +27,80 @@ pub struct Pull {
 }
 
 enum Place {
-    /// With its head.
-    Inline { object: Arc<Object>, piece: usize, skip: usize },
-    /// In segments, and in a fetch that brings them.
-    Segments { node: Arc<Node>, version: Arc<Version>, reader: Option<FillReader> },
+    /// Here, whole.
+    Pieces { pieces: Pieces, piece: usize, skip: usize },
+    /// In segments.
+    Segments(Segments),
     /// In a fetch alone.
     Fill(FillReader),
+}
+
+enum Pieces {
+    /// With an object's head.
+    Object(Arc<Object>),
+    /// Held for this client: what goes from the store while it reads could not be had again.
+    Held(Vec<Bytes>),
+}
+
+/// A body in segments.
+struct Segments {
+    node: Arc<Node>,
+    version: Arc<Version>,
+    /// A fetch that brings some of them.
+    reader: Option<FillReader>,
+    /// A fetch that has been asked for one, and its answer is still to come; whether it was begun for others.
+    asked: Option<(FillReader, bool)>,
+    refetch: Option<Box<Refetch>>,
+    /// Fetches that were asked for the byte that is next.
+    tries: usize,
+}
+
+/// Fetches for one byte at most: another one is asked when what the first has brought has gone already.
+const MAX_TRIES: usize = 3;
+
+/// The first bytes of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// They are here.
+    Here,
+    /// They are being fetched.
+    Fetched {
+        /// By a fetch that was begun for others.
+        collapsed: bool,
+    },
+}
+
+/// Why there are no first bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// The next server has another version, or gives no parts.
+    #[error("it is another version now")]
+    Changed,
+    /// The fetch failed.
+    #[error(transparent)]
+    Failed(FetchError),
 }
 
 type Polled = Poll<Option<Result<Bytes, SendError>>>;
 
 impl Pull {
-    /// All of a stored object.
-    pub fn object(node: &Arc<Node>, object: Arc<Object>) -> Self {
+    /// All of a stored object. `None`: a part of it has gone, and cannot be had again.
+    pub fn object(node: &Arc<Node>, object: Arc<Object>) -> Option<Self> {
         let end = Some(object.length);
         let place = match object.version() {
-            Some(version) => Place::Segments {
-                node: Arc::clone(node),
-                version: Arc::clone(version),
-                reader: None,
-            },
-            None => Place::Inline { object, piece: 0, skip: 0 },
+            Some(version) if object.is_combinable => {
+                Place::Segments(Segments::new(node, version, None))
+            }
+            Some(version) => {
+                let memory = node.store.memory();
+                let indices = 0..node.store.layout().count(object.length);
+                let held = indices.map(|index| memory.segment(version, index));
+                let pieces = Pieces::Held(held.collect::<Option<_>>()?);
+                Place::Pieces { pieces, piece: 0, skip: 0 }
+            }
+            None => Place::Pieces { pieces: Pieces::Object(object), piece: 0, skip: 0 },
         };
-        Self { place, at: 0, end }
+        Some(Self { place, at: 0, end })
     }
 
     /// All of a body that is on its way, of this length where that is known. With a version it is stored as it arrives.
@@ -56,14 +111,30 @@ impl Pull {
         length: Option<u64>,
     ) -> Self {
         let place = match version {
-            Some(version) => Place::Segments {
-                node: Arc::clone(node),
-                version: Arc::clone(version),
-                reader: Some(reader),
-            },
+            Some(version) => Place::Segments(Segments::new(node, version, Some(reader))),
             None => Place::Fill(reader),
         };
         Self { place, at: 0, end: length }
+    }
+
+    /// All of an object of which a part is on its way. Unless it `is_stored`, that part is all that there is.
+    pub fn part(
+        node: &Arc<Node>,
+        object: &Arc<Object>,
+        reader: FillReader,
+        is_stored: bool,
+    ) -> Self {
+        let version = object.version().filter(|_| is_stored);
+        Self::fill(node, version, reader, Some(object.length))
+    }
+
+    /// What is missing is fetched so.
+    #[must_use]
+    pub fn or_from(mut self, refetch: Option<Box<Refetch>>) -> Self {
+        if let Place::Segments(segments) = &mut self.place {
+            segments.refetch = refetch;
+        }
+        self
     }
 
     /// Goes on with this part.
@@ -71,8 +142,7 @@ impl Pull {
         self.at = range.start;
         self.end = Some(range.end.saturating_add(1));
         match &mut self.place {
-            Place::Inline { object, piece, skip } => {
-                let Content::Inline(pieces) = &object.body else { return };
+            Place::Pieces { pieces, piece, skip } => {
                 let mut rest = range.start;
                 *piece = 0;
                 while let Some(bytes) = pieces.get(*piece)
@@ -84,8 +154,8 @@ impl Pull {
                 // Less than a piece, which is in memory.
                 *skip = usize::try_from(rest).unwrap_or(0);
             }
-            Place::Segments { reader, .. } => {
-                if let Some(reader) = reader {
+            Place::Segments(segments) => {
+                if let Some(reader) = &segments.reader {
                     reader.seek(range.start);
                 }
             }
@@ -98,23 +168,26 @@ impl Pull {
         self.end.map(|end| end.saturating_sub(self.at))
     }
 
+    /// Ready when the next byte is here, or a fetch has promised it.
+    pub fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<Ready, NotReady>> {
+        match &mut self.place {
+            Place::Segments(segments) => segments.poll_ready(self.at, self.end, cx),
+            Place::Pieces { .. } | Place::Fill(_) => Poll::Ready(Ok(Ready::Here)),
+        }
+    }
+
     /// The next bytes. `None`: all have come, or the fetch has ended well.
     pub fn poll_next(&mut self, cx: &Context<'_>) -> Polled {
         if self.left() == Some(0) {
             return Poll::Ready(None);
         }
         let polled = match &mut self.place {
-            Place::Inline { object, piece, skip } => Poll::Ready(match &object.body {
-                Content::Inline(pieces) => pieces.get(*piece).map(|bytes| {
-                    *piece += 1;
-                    Ok(bytes.slice(std::mem::take(skip).min(bytes.len())..))
-                }),
-                Content::Segments(_) => None,
-            }),
+            Place::Pieces { pieces, piece, skip } => Poll::Ready(pieces.get(*piece).map(|bytes| {
+                *piece += 1;
+                Ok(bytes.slice(std::mem::take(skip).min(bytes.len())..))
+            })),
             Place::Fill(reader) => reader.poll_data(cx).map_err(SendError::from),
-            Place::Segments { node, version, reader } => {
-                poll_segments(node, version, reader.as_ref(), self.at, cx)
-            }
+            Place::Segments(segments) => segments.poll_next(self.at, self.end, cx),
         };
         polled.map_ok(|mut data| {
             if let Some(left) = self.left() {
@@ -126,24 +199,112 @@ impl Pull {
     }
 }
 
-fn poll_segments(
-    node: &Node,
-    version: &Version,
-    reader: Option<&FillReader>,
-    at: u64,
-    cx: &Context<'_>,
-) -> Polled {
-    if let Some(reader) = reader {
-        match reader.poll_data(cx) {
-            Poll::Ready(Some(Err(Cut::Behind))) => {}
-            polled => return polled.map_err(SendError::from),
+impl Pieces {
+    fn get(&self, at: usize) -> Option<&Bytes> {
+        match self {
+            Self::Object(object) => match &object.body {
+                Content::Inline(pieces) => pieces.get(at),
+                Content::Segments(_) => None,
+            },
+            Self::Held(pieces) => pieces.get(at),
         }
     }
-    let Some(data) = from_version(node, version, at) else {
-        return Poll::Ready(Some(Err(SendError::Cut(Cut::Behind))));
-    };
-    if let Some(reader) = reader {
-        reader.seek(at + data.len() as u64);
+}
+
+impl Segments {
+    fn new(node: &Arc<Node>, version: &Arc<Version>, reader: Option<FillReader>) -> Self {
+        Self {
+            node: Arc::clone(node),
+            version: Arc::clone(version),
+            reader,
+            asked: None,
+            refetch: None,
+            tries: 0,
+        }
     }
-    Poll::Ready(Some(Ok(data)))
+
+    fn poll_next(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>) -> Polled {
+        loop {
+            if let Some(reader) = &self.reader {
+                match reader.poll_data(cx) {
+                    // What it brought has been read. The rest is elsewhere, where there is one.
+                    Poll::Ready(None) if end.is_some() => self.reader = None,
+                    Poll::Ready(Some(Err(Cut::Behind))) => {}
+                    polled => {
+                        self.tries = 0;
+                        return polled.map_err(SendError::from);
+                    }
+                }
+            }
+            if let Some(data) = from_version(&self.node, &self.version, at) {
+                self.tries = 0;
+                if let Some(reader) = &self.reader {
+                    reader.seek(at + data.len() as u64);
+                }
+                return Poll::Ready(Some(Ok(data)));
+            }
+            match ready!(self.poll_asked(at, end, cx)) {
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(SendError::Part(error)))),
+            }
+        }
+    }
+
+    fn poll_ready(
+        &mut self,
+        at: u64,
+        end: Option<u64>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Ready, NotReady>> {
+        if self.reader.is_some() || from_version(&self.node, &self.version, at).is_some() {
+            return Poll::Ready(Ok(Ready::Here));
+        }
+        self.poll_asked(at, end, cx)
+    }
+
+    /// Has the segment of the next byte fetched. Ready when the fetch has its answer, or when it is there.
+    fn poll_asked(
+        &mut self,
+        at: u64,
+        end: Option<u64>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Ready, NotReady>> {
+        if self.asked.is_none() {
+            let Some(refetch) = &self.refetch else {
+                return Poll::Ready(Err(NotReady::Changed));
+            };
+            self.tries += 1;
+            if self.tries > MAX_TRIES {
+                return Poll::Ready(Err(NotReady::Changed));
+            }
+            let layout = self.node.store.layout();
+            let last = end.map_or(at, |end| end.saturating_sub(1));
+            self.asked = refetch.ask(&self.node, layout.index(at), layout.index(last));
+        }
+        let Some((asked, _)) = &self.asked else {
+            // It has just been stored.
+            return Poll::Ready(Ok(Ready::Here));
+        };
+        let answer = ready!(asked.poll_answer(cx));
+        let Some((asked, collapsed)) = self.asked.take() else {
+            return Poll::Ready(Ok(Ready::Here));
+        };
+        Poll::Ready(match answer {
+            Some(Answer::Shared(head)) => match &*head {
+                FillHead::Part(part)
+                    if part.object.version().map(|version| version.id())
+                        == Some(self.version.id()) =>
+                {
+                    asked.seek(at);
+                    self.reader = Some(asked);
+                    Ok(Ready::Fetched { collapsed })
+                }
+                _ => Err(NotReady::Changed),
+            },
+            Some(Answer::Failed(error)) => Err(NotReady::Failed(error)),
+            // Given up before an answer: asked again, by whoever comes first.
+            None => Ok(Ready::Here),
+            Some(Answer::Private(_) | Answer::Released) => Err(NotReady::Changed),
+        })
+    }
 }

@@ -80,12 +80,7 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
             content.seek(part);
             response(StatusCode::PARTIAL_CONTENT, headers, ResponseBody::pull(content))
         }
-        Some((Resolved::Unsatisfiable, complete)) => {
-            let mut refused = text(StatusCode::RANGE_NOT_SATISFIABLE, "");
-            let content_range = range::content_range_unsatisfied(complete);
-            refused.headers_mut().insert(CONTENT_RANGE, content_range);
-            refused
-        }
+        Some((Resolved::Unsatisfiable, complete)) => unsatisfiable(Some(complete)),
         Some((Resolved::Multiple(parts), complete)) => {
             let content_type = headers.get(CONTENT_TYPE);
             let frame = Multipart::new(boundary(), content_type, complete);
@@ -96,6 +91,16 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
         }
         Some((Resolved::Full, _)) | None => whole(asked.method, status, headers, length, content),
     }
+}
+
+/// A 416, with the length of what there is where that is known (RFC 9110 §15.5.17).
+pub fn unsatisfiable(complete: Option<u64>) -> Response<ResponseBody> {
+    let mut refused = text(StatusCode::RANGE_NOT_SATISFIABLE, "");
+    if let Some(complete) = complete {
+        let content_range = range::content_range_unsatisfied(complete);
+        refused.headers_mut().insert(CONTENT_RANGE, content_range);
+    }
+    refused
 }
 
 fn whole(

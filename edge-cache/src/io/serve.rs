@@ -17,12 +17,12 @@ use super::fetch::Wanted;
 use super::fill_task::{Job, Joined, Since};
 use super::gate;
 use super::interim::Early;
-use super::join::{Asking, Filled};
+use super::join::{Asking, Filled, Target};
 use super::node::{Node, RouteTarget, SiteState, Snapshot, Tier};
-use super::pull::Pull;
+use super::part::{Slot, Wanting};
 use super::purge::PURGE;
 use super::request_body::RequestBody;
-use super::respond::{self, Asked, Marks, Representation};
+use super::respond::{self, Asked, Marks};
 use super::telemetry::{Exchange, Peer};
 use super::tunnel::{self, Offer};
 use crate::admit::{self, Admitted, Head, Reject, decrement_max_forwards};
@@ -30,6 +30,7 @@ use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, Stored, bypass, collapsible, decide};
 use crate::purge::{FENCE, Floor, Position, Verdict, fence_field, tags};
 use crate::route::Route;
+use crate::segment::plan::Ask;
 use crate::semantics::headers::{
     append_cdn_loop, append_via, cdn_loop_count, for_origin, takes_trailers, unsent,
     without_credentials,
@@ -282,10 +283,14 @@ impl Context<'_> {
     ) -> Response<ResponseBody> {
         let node = self.node();
         let mut alone = !collapsible(&self.view());
-        for round in 0.. {
+        for round in 0..=2 * MAX_ROUNDS {
             // Before the store is asked: a purge in between then comes after this.
             let since = self.since();
-            let found = node.store.lookup(key, &self.request.headers, since.needed);
+            let target = Target { policy, key, query, since };
+            let mut found = node.store.lookup(key, &self.request.headers, since.needed);
+            if matches!(found, Found::Uncacheable) && self.is_part_of_too_large(target) {
+                found = Found::Nothing;
+            }
             let stored = stored(&found, &node.store, since.needed);
             let decision = decide(&self.view(), stored, Some(policy), clock::steady());
             exchange.reason = decision.reason();
@@ -298,16 +303,24 @@ impl Context<'_> {
                     let Some(object) = object else { break };
                     let marks =
                         Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
-                    return self.answer_from_object(exchange, object, &marks);
+                    match self.answer_from_object(exchange, target, object, &marks).await {
+                        Filled::Response(response) => return response,
+                        Filled::Again { exchange: same, .. } => exchange = same,
+                    }
+                    continue;
                 }
                 Decision::Stale { age, ttl, revalidate, .. } => {
                     let Some(object) = object else { break };
                     if revalidate {
-                        self.revalidate_behind(policy, key, query, object, since);
+                        self.revalidate_behind(target, object);
                     }
                     let marks =
                         Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
-                    return self.answer_from_object(exchange, object, &marks);
+                    match self.answer_from_object(exchange, target, object, &marks).await {
+                        Filled::Response(response) => return response,
+                        Filled::Again { exchange: same, .. } => exchange = same,
+                    }
+                    continue;
                 }
                 Decision::GatewayTimeout { .. } => {
                     let mut response =
@@ -319,17 +332,19 @@ impl Context<'_> {
                 }
                 Decision::Pass { reason } => return self.pass(exchange, reason, body).await,
                 Decision::Revalidate { reason, fallback } => {
-                    Asking { reason, stale: object.zip(fallback), since }
+                    Asking { target, ask: None, reason, stale: object.zip(fallback) }
                 }
-                Decision::Miss { reason } => Asking { reason, stale: None, since },
+                Decision::Miss { reason } => Asking { target, ask: None, reason, stale: None },
             };
+            let ask = self.ask(target, object).filter(|_| round < MAX_ROUNDS);
+            let asking = Asking { ask, ..asking };
             alone |= round >= MAX_ROUNDS;
             let known = match &found {
                 Found::Object(object) => vec![Arc::clone(object)],
                 Found::OtherVariants(objects) => objects.clone(),
                 Found::Nothing | Found::Purged | Found::Uncacheable => Vec::new(),
             };
-            match self.fill(exchange, policy, key, query, &asking, known, alone).await {
+            match self.fill(exchange, &asking, known, alone).await {
                 Filled::Response(response) => return response,
                 Filled::Again { exchange: same, alone: next } => {
                     exchange = same;
@@ -342,14 +357,8 @@ impl Context<'_> {
     }
 
     /// What is asked of the next server on behalf of this request, for the store.
-    pub(super) fn job(
-        &self,
-        policy: &Arc<Policy>,
-        key: &CacheKey,
-        query: Option<&str>,
-        stored: Vec<Arc<Object>>,
-        fallback: bool,
-    ) -> Job {
+    pub(super) fn job(&self, target: Target<'_>, stored: Vec<Arc<Object>>, fallback: bool) -> Job {
+        let Target { policy, key, query, .. } = target;
         let client = &self.request.headers;
         let varying = match policy.profile {
             Profile::Safe => self.node().store.varying(key),
@@ -380,6 +389,7 @@ impl Context<'_> {
             varied: varying.into_iter().filter(|name| client.contains_key(name)).collect(),
             stored,
             fallback,
+            part: None,
         }
     }
 
@@ -446,43 +456,18 @@ impl Context<'_> {
         headers
     }
 
-    pub(super) fn answer_from_object(
-        &self,
-        mut exchange: Box<Exchange>,
-        object: &Arc<Object>,
-        marks: &Marks<'_>,
-    ) -> Response<ResponseBody> {
-        if exchange.outcome.is_none() {
-            exchange.outcome = Some(exchange.reason.outcome());
-        }
-        let mut response = respond::answer(
-            &self.asked(),
-            Representation {
-                status: object.head.status,
-                headers: &object.head.headers,
-                length: Some(object.length),
-                content: Pull::object(self.node(), Arc::clone(object)),
-            },
-        );
-        self.between_tiers(&mut response, object.head.fence, &object.head.headers);
-        respond::finish(exchange, &self.node().name, response, marks)
-    }
-
     /// Has a stored response checked that is served meanwhile. One such fetch goes on at a time.
-    fn revalidate_behind(
-        &self,
-        policy: &Arc<Policy>,
-        key: &CacheKey,
-        query: Option<&str>,
-        object: &Arc<Object>,
-        since: Since,
-    ) {
+    fn revalidate_behind(&self, target: Target<'_>, object: &Arc<Object>) {
         let node = self.node();
+        let Target { policy, key, since, .. } = target;
         let headers = &self.request.headers;
-        let joined =
-            node.fills.join(&node.store, key, object.variant, headers, Some(object), since);
+        let (variant, slot) = (object.variant, Slot::Whole);
+        let joined = node.fills.join(&node.store, key, variant, headers, Some(object), since, slot);
         if let Joined::Begun(task) = joined {
-            let mut job = self.job(policy, key, query, vec![Arc::clone(object)], true);
+            let mut job = self.job(target, vec![Arc::clone(object)], true);
+            // Of what is stored in part, another version is not fetched whole.
+            job.part = (!node.store.is_whole(object))
+                .then_some(Wanting { ask: Ask::Run { first: 0, last: 0 }, of: None });
             for headers in [&mut job.wanted.headers, &mut job.client] {
                 without_credentials(headers, policy, &object.head.vary);
             }

@@ -149,7 +149,8 @@ pub fn judge(
 /// its strong validator (RFC 9110 §13.1.5). `None`: it has none.
 pub fn if_range(stored: &HeaderMap) -> Option<HeaderValue> {
     let strong = same_strong_validator(stored, stored);
-    let value = stored.get(ETAG).or_else(|| stored.get(LAST_MODIFIED));
+    let tag = stored.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""));
+    let value = tag.or_else(|| stored.get(LAST_MODIFIED));
     value.filter(|_| strong).cloned()
 }
 

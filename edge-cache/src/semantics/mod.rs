@@ -35,5 +35,5 @@ mod validator;
 pub mod vary;
 
 pub use head::StoredHead;
-pub use policy::{Policy, Profile};
+pub use policy::{Policy, Profile, Ranges};
 pub use reason::Reason;

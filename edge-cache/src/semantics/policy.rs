@@ -57,6 +57,16 @@ pub struct StaleRules {
     pub beside_s_maxage: bool,
 }
 
+/// What is fetched for a range that is not stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranges {
+    /// The segments that hold it.
+    #[default]
+    Segments,
+    /// The whole.
+    Whole,
+}
+
 /// What one route's cache policy says.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -81,6 +91,8 @@ pub struct Policy {
     pub vary: VaryRules,
     /// Whether No-Vary-Search is read.
     pub no_vary_search: bool,
+    /// What is fetched for a range that is not stored.
+    pub ranges: Ranges,
     /// Response fields with tags, for purges.
     pub tags: Vec<HeaderName>,
 }
@@ -108,6 +120,7 @@ impl Default for Policy {
             heuristic: false,
             vary: VaryRules { max: 32, languages: Vec::new() },
             no_vary_search: false,
+            ranges: Ranges::Segments,
             tags: ["cache-tag", "surrogate-key", "cache-groups"]
                 .map(HeaderName::from_static)
                 .to_vec(),

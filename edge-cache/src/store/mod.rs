@@ -63,9 +63,20 @@ pub struct Store {
     layout: Layout,
     versions: AtomicU64,
     variants: moka::sync::Cache<u128, Arc<Variants>>,
-    uncacheable: moka::sync::Cache<u128, ()>,
+    uncacheable: Markers,
+    /// Of those, keys whose objects are too large to be stored whole.
+    too_large: Markers,
+    /// Keys whose origin does not give parts.
+    unsegmented: Markers,
     fences: Fences,
     searches: search::Searches,
+}
+
+/// Keys that are remembered for a while.
+type Markers = moka::sync::Cache<u128, ()>;
+
+fn markers() -> Markers {
+    moka::sync::Cache::builder().max_capacity(MAX_MARKERS).time_to_live(MARKER_TTL).build()
 }
 
 impl Store {
@@ -78,10 +89,9 @@ impl Store {
             layout,
             versions: AtomicU64::new(0),
             variants: moka::sync::Cache::new(records),
-            uncacheable: moka::sync::Cache::builder()
-                .max_capacity(MAX_MARKERS)
-                .time_to_live(MARKER_TTL)
-                .build(),
+            uncacheable: markers(),
+            too_large: markers(),
+            unsegmented: markers(),
             fences: Fences::new(capacity),
             searches: search::Searches::new(capacity),
         }
@@ -258,6 +268,36 @@ impl Store {
         self.uncacheable.insert(key.hash(), ());
     }
 
+    /// Remembers that what is under this key is not stored as a whole. Parts of it may be.
+    pub fn mark_too_large(&self, key: &CacheKey) {
+        self.too_large.insert(key.hash(), ());
+        self.mark_uncacheable(key);
+    }
+
+    /// Whether that is so.
+    pub fn is_too_large(&self, key: &CacheKey) -> bool {
+        self.too_large.contains_key(&key.hash())
+    }
+
+    /// Remembers that this key is not to be asked for in parts.
+    pub fn mark_unsegmented(&self, key: &CacheKey) {
+        self.unsegmented.insert(key.hash(), ());
+    }
+
+    /// Whether that is so.
+    pub fn is_unsegmented(&self, key: &CacheKey) -> bool {
+        self.unsegmented.contains_key(&key.hash())
+    }
+
+    /// Removes what is stored in an object's place, if it has the same body in segments.
+    pub fn remove_version(&self, object: &Object) {
+        let stored = self.memory.get(object.place());
+        let same = stored.as_ref().and_then(|stored| stored.version()).zip(object.version());
+        if same.is_some_and(|(stored, version)| Arc::ptr_eq(stored, version)) {
+            self.remove(object);
+        }
+    }
+
     /// Forgets it, because one could have been stored.
     pub fn unmark_uncacheable(&self, key: &CacheKey) {
         self.uncacheable.invalidate(&key.hash());
@@ -269,9 +309,9 @@ impl Store {
         (object.key == *key && self.is_usable(&object)).then_some(object)
     }
 
-    /// Nothing of it is missing.
+    /// What is missing of it can be fetched, or nothing is missing.
     fn is_usable(&self, object: &Object) -> bool {
-        self.is_whole(object)
+        object.is_combinable || self.is_whole(object)
     }
 
     fn change(&self, key: &CacheKey, change: impl FnOnce(&mut Variants)) {

@@ -176,24 +176,6 @@ async fn an_idle_connection_and_a_slow_head_are_closed() {
 }
 
 #[tokio::test]
-async fn a_part_of_what_is_not_stored_comes_from_the_origin() {
-    let origin = ScriptedOrigin::start(|head| {
-        vec![send(if head.contains("range: bytes=0-0") {
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-0/20000000\r\nContent-Length: 1\r\n\r\nx"
-        } else {
-            "HTTP/1.1 200 OK\r\nContent-Length: 20000000\r\n\r\n"
-        })]
-    })
-    .await;
-    let edge = simple(&origin);
-    for _ in 0..2 {
-        let part = request(edge.http, "GET", "/large", "Range: bytes=0-0\r\n").await;
-        assert_eq!((part.status, part.body.as_slice()), (206, b"x".as_slice()));
-    }
-    assert_eq!(origin.count(), 3);
-}
-
-#[tokio::test]
 async fn a_reload_takes_effect_or_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("meridian.toml");

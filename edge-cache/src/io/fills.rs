@@ -1,0 +1,315 @@
+//! Fetches that go on, by what they bring: whoever wants the same joins them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderMap;
+
+use super::fetch::Fetched;
+use super::fill_head::{FillHead, Since};
+use super::node::Node;
+use super::part::Slot;
+use super::pool::FetchError;
+use crate::fill::{Fill, Limits, Reader, Writer};
+use crate::key::CacheKey;
+use crate::purge::{Floor, Position};
+use crate::semantics::vary::VariantKey;
+use crate::store::{Object, Store};
+
+/// What an unkept body may run ahead of its fastest reader.
+const AHEAD: u64 = 1 << 20;
+/// Those who wait for one fetch at most; more fetch for themselves.
+const MAX_READERS: usize = 100_000;
+/// Bytes that stay in a fill of what is stored as it arrives.
+pub(super) const WINDOW: u64 = 1 << 20;
+/// Bytes of a part at most.
+const LARGEST_PART: u64 = 8 << 20;
+const SHARDS: usize = 64;
+
+/// A fill as this program has it.
+pub type FillShared = Fill<FillHead, Fetched, FetchError>;
+/// Its reader.
+pub type FillReader = Reader<FillHead, Fetched, FetchError>;
+pub(super) type FillWriter = Writer<FillHead, Fetched, FetchError>;
+
+/// Fetches that go on, by key and variant.
+pub struct Fills {
+    shards: Vec<Shard>,
+    /// Bytes that they hold, all together.
+    held: AtomicU64,
+    max_held: u64,
+    keep: u64,
+}
+
+/// What a fetch brings.
+pub type Place = (u128, VariantKey, Slot);
+type Shard = Mutex<HashMap<Place, Going>>;
+
+/// A fetch that goes on, and what it is known to have come after.
+struct Going {
+    fill: Arc<FillShared>,
+    fence: Position,
+}
+
+/// What [`Fills::join`] found.
+pub enum Joined {
+    /// A fetch that goes on.
+    Reader(FillReader),
+    /// None: this one begins.
+    Begun(Task),
+    /// What was missing has just been stored.
+    Stored,
+}
+
+/// A fetch that has been entered and must be [`Task::start`]ed.
+pub struct Task {
+    pub(super) writer: FillWriter,
+    pub(super) reader: FillReader,
+    pub(super) places: Vec<Place>,
+    pub(super) fence: Position,
+}
+
+impl Fills {
+    /// For bodies of up to `max_object` bytes, in a memory of `memory` bytes.
+    pub fn new(memory: u64, max_object: u64) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            held: AtomicU64::new(0),
+            max_held: (memory / 2).max(max_object),
+            keep: max_object,
+        }
+    }
+
+    /// Bytes of bodies on their way into the store.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The same as a share of what they may hold.
+    pub fn fullness(&self) -> f64 {
+        self.held() as f64 / self.max_held.max(1) as f64
+    }
+
+    /// Fetches that others can join.
+    pub fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .sum()
+    }
+
+    /// Those who read from them, or wait to. One who waits for several parts counts for each.
+    pub fn readers(&self) -> usize {
+        let of = |shard: &Shard| -> usize {
+            let fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            fills.values().map(|going| going.fill.readers()).sum()
+        };
+        self.shards.iter().map(of).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The longest body that is stored whole.
+    pub const fn keep(&self) -> u64 {
+        self.keep
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            keep: self.keep.max(LARGEST_PART),
+            ahead: AHEAD,
+            window: WINDOW,
+            readers: MAX_READERS,
+        }
+    }
+
+    fn shard(&self, place: Place) -> Option<&Shard> {
+        let part = match place.2 {
+            Slot::Segment { index, .. } => index as usize,
+            Slot::Whole | Slot::End => 0,
+        };
+        self.shards.get((place.0 as usize ^ place.1.0 as usize ^ part) % SHARDS)
+    }
+
+    /// A reader of the fetch of this key and variant, or of a part of it, or a new fetch. `known` is what the caller found
+    /// stored: when something else is there by now, it looks again.
+    #[expect(clippy::too_many_arguments, reason = "what is wanted, and what is known of it")]
+    pub fn join(
+        &self,
+        store: &Store,
+        key: &CacheKey,
+        variant: VariantKey,
+        headers: &HeaderMap,
+        known: Option<&Arc<Object>>,
+        since: Since,
+        slot: Slot,
+    ) -> Joined {
+        // Whoever wants a part waits for the whole where that is being fetched.
+        let whole = (key.hash(), variant, Slot::Whole);
+        if slot != Slot::Whole
+            && let Some(shard) = self.shard(whole)
+            && let fills = shard.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(reader) = current(&fills, whole, store, key, since)
+        {
+            return Joined::Reader(reader);
+        }
+        let is_stored = || match store.lookup(key, headers, since.needed) {
+            crate::store::Found::Object(object) => {
+                known.is_none_or(|known| !Arc::ptr_eq(known, &object))
+            }
+            _ => false,
+        };
+        self.join_place(store, key, (key.hash(), variant, slot), since, is_stored)
+    }
+
+    /// The same for one place of a key, and what shows that it has been stored meanwhile. A fetch that began before a
+    /// purge of what it brings is not joined: the new one takes its place.
+    pub fn join_place(
+        &self,
+        store: &Store,
+        key: &CacheKey,
+        place: Place,
+        since: Since,
+        is_stored: impl FnOnce() -> bool,
+    ) -> Joined {
+        let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone(since)) };
+        let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = current(&fills, place, store, key, since) {
+            return Joined::Reader(reader);
+        }
+        // A fetch is stored before it leaves the table, so that under the table's lock one of the two shows it.
+        if is_stored() {
+            return Joined::Stored;
+        }
+        let (writer, reader) = Fill::begin(self.limits());
+        let fence = since.fence;
+        fills.insert(place, Going { fill: Arc::clone(writer.fill()), fence });
+        Joined::Begun(Task { writer, reader, places: vec![place], fence })
+    }
+
+    /// Enters a fetch for a further place, unless somebody else fetches that and began no earlier.
+    fn enter(&self, place: Place, fill: &Arc<FillShared>, fence: Position) -> bool {
+        let Some(shard) = self.shard(place) else { return false };
+        let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let going = Going { fill: Arc::clone(fill), fence };
+        match fills.entry(place) {
+            MapEntry::Occupied(other) if other.get().fence >= fence => false,
+            MapEntry::Occupied(mut older) => {
+                older.insert(going);
+                true
+            }
+            MapEntry::Vacant(vacant) => {
+                vacant.insert(going);
+                true
+            }
+        }
+    }
+
+    /// A fetch that nobody joins.
+    pub fn alone(&self, since: Since) -> Task {
+        let (writer, reader) = Fill::begin(self.limits());
+        Task { writer, reader, places: Vec::new(), fence: since.fence }
+    }
+}
+
+/// A reader of the fetch of a place, if one goes on that began after all purges of what it brings.
+fn current(
+    fills: &HashMap<Place, Going>,
+    place: Place,
+    store: &Store,
+    key: &CacheKey,
+    since: Since,
+) -> Option<FillReader> {
+    let going = fills.get(&place)?;
+    let fences = store.fences();
+    let floor = since.needed.max(fences.of_key(key));
+    let is_current = match going.fill.head() {
+        None => going.fence >= floor.newest(),
+        Some(head) => {
+            let of_tags = head.tags().map_or_else(Floor::default, |tags| fences.of_tags(tags));
+            going.fence >= floor.max(of_tags).newest() && head.is_usable(store, key, since.needed)
+        }
+    };
+    is_current.then(|| going.fill.join()).flatten()
+}
+
+impl Task {
+    /// Enters it for a further place. `false`: somebody else fetches that.
+    pub fn also(&mut self, node: &Node, place: Place) -> bool {
+        let entered = node.fills.enter(place, self.writer.fill(), self.fence);
+        if entered {
+            self.places.push(place);
+        }
+        entered
+    }
+}
+
+/// The fetch's places in the table; left when dropped.
+pub(super) struct Entry {
+    pub(super) node: Arc<Node>,
+    pub(super) places: Vec<Place>,
+    pub(super) fill: Arc<FillShared>,
+    pub(super) fence: Position,
+}
+
+impl Entry {
+    /// Enters it for a further place, unless somebody else fetches that, or nobody is to join it.
+    pub(super) fn also(&mut self, place: Place) {
+        if self.places.is_empty() || self.places.contains(&place) {
+            return;
+        }
+        if self.node.fills.enter(place, &self.fill, self.fence) {
+            self.places.push(place);
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        for place in self.places.drain(..) {
+            let Some(shard) = self.node.fills.shard(place) else { continue };
+            let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            if fills.get(&place).is_some_and(|going| Arc::ptr_eq(&going.fill, &self.fill)) {
+                fills.remove(&place);
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Bytes held by a fill, taken from what all of them may hold.
+pub(super) struct Held<'a> {
+    fills: &'a Fills,
+    bytes: u64,
+}
+
+impl<'a> Held<'a> {
+    pub(super) const fn new(fills: &'a Fills) -> Self {
+        Self { fills, bytes: 0 }
+    }
+
+    /// It holds this many now. `false` when there is no room for more than before.
+    pub(super) fn set(&mut self, bytes: u64) -> bool {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes <= before {
+            self.fills.held.fetch_sub(before - bytes, Ordering::Relaxed);
+            return true;
+        }
+        let more = bytes - before;
+        self.fills.held.fetch_add(more, Ordering::Relaxed) + more <= self.fills.max_held
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
