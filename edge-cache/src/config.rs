@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::uri::Authority;
@@ -18,6 +19,8 @@ use shared::prefix::Prefix;
 
 use crate::key::{KeyRules, NamePattern, QueryMode};
 use crate::route::{Hosts, PathPattern};
+use crate::rules::RouteRules;
+use crate::rules::rewrite::Target;
 use crate::semantics::policy::{StaleRules, Ttl, VaryRules};
 use crate::semantics::{Policy, Profile};
 
@@ -42,6 +45,10 @@ pub struct Plan {
     pub sites: Vec<Site>,
     /// Networks whose `PURGE` requests are obeyed.
     pub purge_from: Vec<Prefix>,
+    /// Keys of signed requests that a route of ours asks for: name of the signing, name of the key, file of its secret.
+    pub signing: BTreeMap<String, BTreeMap<String, PathBuf>>,
+    /// Databases of countries, where a route of ours needs them.
+    pub databases: Vec<PathBuf>,
     /// Addresses of nodes of this CDN: what they say of a client is believed.
     pub peers: BTreeSet<IpAddr>,
 }
@@ -68,12 +75,14 @@ pub struct Site {
 pub struct Route {
     /// Which paths.
     pub pattern: PathPattern,
-    /// The origin asked.
-    pub origin: String,
+    /// The origin asked; none where there is a redirect only.
+    pub origin: Option<String>,
     /// `None`: passed on, never stored.
     pub policy: Option<Arc<Policy>>,
-    /// Taken off the path for the origin.
-    pub strip_prefix: Option<String>,
+    /// The path for the origin.
+    pub target: Target,
+    /// What comes before and after the cache; databases and keys are not in it yet.
+    pub rules: RouteRules,
     /// Protocols that a connection may be switched to.
     pub upgrade: Vec<HeaderValue>,
 }
@@ -170,6 +179,8 @@ impl Plan {
         let mut sites = Vec::new();
         let mut parents = BTreeMap::new();
         let mut origins = BTreeMap::new();
+        let mut signing = BTreeMap::new();
+        let mut databases = Vec::new();
         for (name, site) in &spec.site {
             let at = |step: &str| [Step::from("site"), Step::from(name.as_str()), Step::from(step)];
             for host in &site.hosts {
@@ -178,7 +189,7 @@ impl Plan {
                 }
             }
             let mut routes = Vec::new();
-            for route in &site.routes {
+            for (index, route) in site.routes.iter().enumerate() {
                 let pattern = match PathPattern::new(&route.path) {
                     Ok(pattern) => pattern,
                     Err(message) => {
@@ -186,19 +197,36 @@ impl Plan {
                         continue;
                     }
                 };
-                let Some(origin) = &route.origin else { continue };
-                add_origin(spec, origin, &mut origins);
+                if let Some(origin) = &route.origin {
+                    add_origin(spec, origin, &mut origins);
+                }
                 let policy = match &route.cache {
                     RouteCache::Off => None,
                     RouteCache::Policy(name) => {
                         Some(Arc::clone(policies.get(name.as_str()).unwrap_or(&default_policy)))
                     }
                 };
+                let rules =
+                    RouteRules::new(route, policy.is_some()).unwrap_or_else(|(key, message)| {
+                        let [site, name, routes] = at("routes");
+                        problem(&[site, name, routes, index.into(), key.into()], message);
+                        RouteRules::default()
+                    });
+                if rules.needs_countries() {
+                    databases.clone_from(&spec.geo.databases);
+                }
+                if let Some((name, keys)) =
+                    route.signed.as_ref().and_then(|name| spec.signing.get_key_value(name))
+                {
+                    signing.insert(name.clone(), keys.keys.clone());
+                }
+                let target = RouteRules::target(route);
                 routes.push(Route {
                     pattern,
-                    origin: origin.clone(),
+                    origin: route.origin.clone(),
                     policy,
-                    strip_prefix: route.strip_prefix.clone(),
+                    target,
+                    rules,
                     upgrade: route
                         .upgrade
                         .iter()
@@ -260,6 +288,8 @@ impl Plan {
             sites,
             // Those that are none were errors of the check.
             purge_from: edge.purge_from.iter().filter_map(|text| text.parse().ok()).collect(),
+            signing,
+            databases,
             peers: peers(spec),
         })
     }

@@ -1,10 +1,11 @@
 //! The cache node of a CDN: first tier, second tier, or both.
 //!
-//! What is to be done is decided by plain functions over values: [`admit`] (which requests are taken in), [`route`],
-//! [`key`] and [`url`] (what two requests have in common), [`lookup`] (answer, revalidate, fetch or pass), [`tier`] and
-//! [`origin`] (whom to ask), [`reply`] (which answers are believed), all by the rules in [`semantics`]. [`store`] keeps
-//! what may be kept, in aligned [`segment`]s, [`fill`] shares one fetch among all who wait for it, [`purge`] says what of
-//! both is too old, [`framing`] finds requests in a client's bytes, [`config`] is one node's configuration.
+//! What is to be done is decided by plain functions over values: [`admit`] (which requests are taken in), [`route`] and
+//! [`rules`] (what its route asks of a request and does to the response), [`key`] and [`url`] (what two requests have in
+//! common), [`lookup`] (answer, revalidate, fetch or pass), [`tier`] and [`origin`] (whom to ask), [`reply`] (which answers
+//! are believed), all by the rules in [`semantics`]. [`store`] keeps what may be kept, in aligned [`segment`]s, [`fill`]
+//! shares one fetch among all who wait for it, [`purge`] says what of both is too old, [`framing`] finds requests in a
+//! client's bytes, [`config`] is one node's configuration.
 //! [`io`] does it, [`cmd`] is the command line.
 
 pub mod admit;
@@ -20,6 +21,7 @@ pub mod origin;
 pub mod purge;
 pub mod reply;
 pub mod route;
+pub mod rules;
 pub mod segment;
 pub mod semantics;
 pub mod sigv4;

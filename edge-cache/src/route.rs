@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::key::{normalise_authority, normalise_path};
+use crate::rules::rewrite::Target;
+use crate::semantics::Reason;
 
 /// A path pattern: exact, or everything that begins with a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,11 @@ impl PathPattern {
         }
         path.starts_with(&self.text) || self.text.strip_suffix('/').is_some_and(|dir| dir == path)
     }
+
+    /// What the `*` stands for in a path that matches: nothing where there is none, and for `/api` in `/api/*`.
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        path.strip_prefix(self.text.as_str()).filter(|_| self.below).unwrap_or_default()
+    }
 }
 
 /// One route: what it matches, and what the caller attached to it (origin, policy, …).
@@ -54,22 +61,19 @@ impl PathPattern {
 pub struct Route<T> {
     /// Which paths.
     pub pattern: PathPattern,
-    /// Taken off the path before it goes to the origin.
-    pub strip_prefix: Option<String>,
+    /// The path for the origin.
+    pub target: Target,
     /// What the caller attached.
     pub value: T,
 }
 
 impl<T> Route<T> {
-    /// The path for the origin: without the prefix where it ends at a segment's end, and never without a leading `/`.
-    pub fn target_path<'p>(&self, path: &'p str) -> Cow<'p, str> {
-        let Some(prefix) = &self.strip_prefix else { return Cow::Borrowed(path) };
-        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-        match path.strip_prefix(prefix) {
-            Some("") => Cow::Borrowed("/"),
-            Some(rest) if rest.starts_with('/') => Cow::Borrowed(rest),
-            _ => Cow::Borrowed(path),
-        }
+    /// The path for the origin.
+    ///
+    /// # Errors
+    /// It would be one that the origin resolves to another.
+    pub fn target_path<'p>(&self, path: &'p str) -> Result<Cow<'p, str>, Reason> {
+        self.target.path(path, self.pattern.rest(path))
     }
 }
 
@@ -192,10 +196,25 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_is_what_the_star_stands_for() {
+        for (pattern, path, rest) in [
+            ("/*", "/", ""),
+            ("/*", "/a/b", "a/b"),
+            ("/api/*", "/api", ""),
+            ("/api/*", "/api/", ""),
+            ("/api/*", "/api//x", "/x"),
+            ("/img*", "/img-2/a", "-2/a"),
+            ("/a", "/a", ""),
+        ] {
+            assert_eq!(PathPattern::new(pattern).unwrap().rest(path), rest, "{pattern} {path}");
+        }
+    }
+
+    #[test]
     fn the_first_route_listed_wins() {
         let route = |pattern: &str, strip_prefix: Option<&str>, value| Route {
             pattern: PathPattern::new(pattern).unwrap(),
-            strip_prefix: strip_prefix.map(str::to_owned),
+            target: strip_prefix.map_or(Target::Same, |prefix| Target::Strip(prefix.to_owned())),
             value,
         };
         let routes = Routes::new(vec![
@@ -214,7 +233,11 @@ mod tests {
             ("/nothingness", "static", "/nothingness"),
         ] {
             let route = routes.find(path).unwrap();
-            assert_eq!((route.value, &*route.target_path(path)), (value, target), "{path}");
+            assert_eq!(
+                (route.value, &*route.target_path(path).unwrap()),
+                (value, target),
+                "{path}"
+            );
         }
         let narrow = Routes::new(vec![route("/a", None, "a")]);
         assert!(narrow.find("/b").is_none());
@@ -266,8 +289,8 @@ mod tests {
         /// Whatever is stripped, the origin gets a path.
         #[test]
         fn targets_are_paths(prefix in "(/[a-c]{0,2}){1,2}/?", path in "(/[a-c]{0,2}){1,4}") {
-            let route = Route { pattern: PathPattern::new("/*").unwrap(), strip_prefix: Some(prefix), value: () };
-            let target = route.target_path(&path);
+            let route = Route { pattern: PathPattern::new("/*").unwrap(), target: Target::Strip(prefix), value: () };
+            let target = route.target_path(&path).unwrap();
             prop_assert!(target.starts_with('/') && path.ends_with(target.trim_start_matches('/')));
         }
     }

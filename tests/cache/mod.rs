@@ -8,6 +8,7 @@ mod interim;
 mod refused;
 mod reuse;
 mod routes;
+mod rules;
 mod secure;
 mod sharing;
 mod tiers;

@@ -138,10 +138,18 @@ fn table(status: &Status) -> String {
 }
 
 /// `explain`.
-pub(super) fn explain(global: &Global, url: &str, headers: &[String]) -> u8 {
+pub(super) fn explain(
+    global: &Global,
+    url: &str,
+    headers: &[String],
+    client: Option<std::net::IpAddr>,
+) -> u8 {
     let mut target = format!("/v1/explain?url={}", percent_encode(url));
     for header in headers {
         target += &format!("&header={}", percent_encode(header));
+    }
+    if let Some(client) = client {
+        target += &format!("&client={client}");
     }
     ask(global, Method::GET, &target, |body| serde_json::from_slice(body).map(|json| lines(&json)))
 }
@@ -156,6 +164,11 @@ fn lines(explained: &serde_json::Value) -> String {
     let list = |key: &str| {
         explained.get(key).and_then(|value| value.as_array()).cloned().unwrap_or_default()
     };
+    for step in list("steps") {
+        let text =
+            |key: &str| step.get(key).and_then(|value| value.as_str()).unwrap_or("-").to_owned();
+        let _ = writeln!(out, "{:<10}{:<10}{}", "step", text("step"), text("result"));
+    }
     let parents: Vec<String> =
         list("parents").iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
     let _ = writeln!(

@@ -38,6 +38,9 @@ enum Command {
         /// Field of the request, `Name: value`; may be repeated
         #[arg(long = "header", short = 'H', value_name = "FIELD")]
         headers: Vec<String>,
+        /// Address of the client, for rules about networks and countries
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<std::net::IpAddr>,
     },
     /// Show requests, hit ratio, store and upstreams of a running node
     Status,
@@ -66,7 +69,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(match &cli.command {
         Command::Serve => serve::run(global),
         Command::Check => check(global),
-        Command::Explain { url, headers } => client::explain(global, url, headers),
+        Command::Explain { url, headers, client } => client::explain(global, url, headers, *client),
         Command::Status => client::status(global),
         Command::Purge(args) => purge::run(global, args),
         Command::Drain => client::order(global, "drain"),

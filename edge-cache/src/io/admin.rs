@@ -246,13 +246,21 @@ fn explained(explained: &Explained) -> serde_json::Value {
         Decision::Pass { .. } => "pass on",
         Decision::GatewayTimeout { .. } => "answer 504",
     };
+    // A rule of the route comes before the cache.
+    let (action, reason) = match explained.answer {
+        Some((status, reason)) => (format!("answer {}", status.as_u16()), reason),
+        None => (action.to_owned(), explained.decision.reason()),
+    };
+    let steps = explained.steps.iter();
+    let steps = steps.map(|step| serde_json::json!({ "step": step.step, "result": step.result }));
     serde_json::json!({
         "site": &*explained.site,
-        "origin": &*explained.origin,
+        "origin": explained.origin.as_deref(),
         "cached_route": explained.cached,
         "key": explained.key.text(),
         "decision": action,
-        "reason": explained.decision.reason().code(),
+        "reason": reason.code(),
+        "steps": steps.collect::<Vec<_>>(),
         "parents": explained.parents.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
         "stored": explained.stored.iter().map(|stored| object(stored, explained, now)).collect::<Vec<_>>(),
     })
@@ -328,7 +336,7 @@ fn fits(pattern: &str, path: &[&str]) -> bool {
         && segments.iter().zip(path).all(|(one, other)| one.starts_with('{') || one == other)
 }
 
-/// Answers of a URL; parameters `header=Name: value` are the request's fields.
+/// Answers of a URL; parameters `header=Name: value` are the request's fields, `client` is whose it is.
 fn of_url(node: &Node, call: &Call, show: impl Fn(&Explained) -> serde_json::Value) -> Answer {
     let bad = |detail: &str| Answer::problem(StatusCode::BAD_REQUEST, detail);
     let Some(url) = call.parameter("url") else {
@@ -345,7 +353,12 @@ fn of_url(node: &Node, call: &Call, show: impl Fn(&Explained) -> serde_json::Val
         };
         headers.append(name, value);
     }
-    match explain::explain(node, url, &headers) {
+    let client = match call.parameter("client").map(str::parse) {
+        None => None,
+        Some(Ok(client)) => Some(client),
+        Some(Err(_)) => return bad("the parameter `client` is an IP address"),
+    };
+    match explain::explain(node, url, &headers, client) {
         Ok(found) => Answer::json(&show(&found)),
         Err(reject) => Answer::problem(
             reject.status,

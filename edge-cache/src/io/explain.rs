@@ -1,5 +1,7 @@
 //! What a node would do with a request, found by the same functions that serve it, and done by none of them.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -12,6 +14,7 @@ use crate::admit::{self, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, bypass, decide};
 use crate::purge::Floor;
+use crate::rules::{Asked, Explanation};
 use crate::semantics::{Reason, language};
 use crate::store::Object;
 
@@ -25,8 +28,12 @@ pub struct Explained {
     pub decision: Decision,
     /// The site.
     pub site: Arc<str>,
-    /// The origin.
-    pub origin: Arc<str>,
+    /// The origin; none where there is a redirect only.
+    pub origin: Option<Arc<str>>,
+    /// What the route's rules say, in their order, and the answer if one of them has it.
+    pub steps: Vec<Explanation>,
+    /// That answer.
+    pub answer: Option<(StatusCode, Reason)>,
     /// Whether the route caches.
     pub cached: bool,
     /// The last purges of the URL, a prefix of it, its host, or of everything.
@@ -37,11 +44,16 @@ pub struct Explained {
     pub parents: Vec<Arc<str>>,
 }
 
-/// Explains a GET of `url` with these fields.
+/// Explains a GET of `url` with these fields, from this client.
 ///
 /// # Errors
 /// Why such a request would be refused.
-pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained, Reject> {
+pub fn explain(
+    node: &Node,
+    url: &str,
+    headers: &HeaderMap,
+    client: Option<IpAddr>,
+) -> Result<Explained, Reject> {
     let snapshot = node.snapshot.load();
     let invalid =
         Reject { status: StatusCode::BAD_REQUEST, reason: Reason::TargetInvalid, close: false };
@@ -74,8 +86,23 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
     let policy = route.value.policy.as_deref();
     let languages = policy.map_or(&[][..], |policy| &policy.vary.languages);
     let headers = language::replaced(&headers, languages).unwrap_or_else(|| headers.clone());
+    let route_rules = &route.value.rules;
+    let asked = Asked {
+        method: &Method::GET,
+        headers: &headers,
+        scheme,
+        authority: &admitted.authority,
+        path: &admitted.path,
+        rest: route.pattern.rest(&admitted.path),
+        query: admitted.query,
+        client,
+    };
+    let (mut steps, answer) = route_rules.explain(&asked, clock::now().secs());
+    let onward = route_rules.onward(&asked);
+    let sent = onward.query.unwrap_or_else(|| admitted.query.map(Cow::Borrowed));
+    let headers = onward.headers.unwrap_or_else(|| headers.clone());
     let rules = policy.map(|policy| policy.key.clone()).unwrap_or_default();
-    let query = normalise_query(admitted.query, &rules);
+    let query = normalise_query(sent.as_deref(), &rules);
     let key = CacheKey::new(
         scheme,
         &admitted.authority,
@@ -92,6 +119,17 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
             decide(&view, stored(&found, &node.store, Floor::default()), policy, clock::steady())
         }
     };
+    if answer.is_none() {
+        let cache = Explanation { step: "cache", result: decision.reason().to_string() };
+        let path = route.target_path(&admitted.path);
+        let path =
+            path.map_or_else(|reason| reason.to_string(), |path| format!("asked for {path}"));
+        let fields = &route_rules.request_fields;
+        let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
+        let origin = Explanation { step: "origin", result: path + &fields };
+        steps.extend([cache, origin]);
+    }
+    steps.push(route_rules.explain_response());
     let tier = site.tier.as_deref().filter(|_| policy.is_some());
     let parents = tier.map(|tier| fetch::parents(tier, key.hash())).unwrap_or_default();
     Ok(Explained {
@@ -101,7 +139,9 @@ pub fn explain(node: &Node, url: &str, headers: &HeaderMap) -> Result<Explained,
         key,
         decision,
         site: Arc::clone(&site.name),
-        origin: Arc::clone(&route.value.origin.upstream.name),
+        origin: route.value.origin.as_ref().map(|origin| Arc::clone(&origin.upstream.name)),
+        steps,
+        answer: answer.map(|answer| (answer.status, answer.reason)),
         cached: policy.is_some(),
         parents: parents.iter().map(|parent| Arc::clone(&parent.name)).collect(),
     })

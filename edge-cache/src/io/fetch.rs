@@ -126,7 +126,9 @@ pub async fn fetch(
     wanted: &Wanted,
     mut body: Outgoing,
 ) -> Result<Fetched, FetchError> {
-    let origin = &route.value.origin;
+    let Some(origin) = &route.value.origin else {
+        return Err(bad("the route has no origin".to_owned()));
+    };
     if let Some(tier) = tier {
         for parent in parents(tier, wanted.key) {
             let ask = parent_ask(wanted, body)?;
@@ -292,9 +294,11 @@ fn origin_ask(
         Some(host) => host.clone(),
         None => header(&wanted.authority)?,
     };
+    route.value.rules.request_fields.apply(&mut headers);
+    let path = route.target_path(&wanted.path).map_err(|reason| bad(reason.to_string()))?;
     Ok(Ask {
         method: wanted.method.clone(),
-        target: target(&route.target_path(&wanted.path), wanted.query.as_deref())?,
+        target: target(&path, wanted.query.as_deref())?,
         authority,
         headers,
         body,

@@ -3,8 +3,9 @@
 //! * [`gate`]: a client connection's bytes, before hyper sees them: framing checks and time-outs.
 //!   [`http2`] serves those that speak it, [`interim`] is what comes before a response.
 //! * [`listen`]: worker threads, listeners, TLS, draining.
-//! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`respond`] makes responses, [`body`] is what
-//!   they are made of; [`explain`] tells what would be done, without doing it.
+//! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`rules`]: what its route asks of it before the
+//!   cache; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells what would be done, without
+//!   doing it.
 //! * [`fill_task`]: the task that owns a fetch into the store, among those of [`fills`]; [`part`] what is asked for in
 //!   parts, `ranged` how those answer, [`spill`] what is stored before a body's end, `pull` where a client finds it; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
@@ -38,6 +39,7 @@ pub mod purge;
 mod ranged;
 pub mod request_body;
 pub mod respond;
+pub mod rules;
 mod select;
 pub mod serve;
 pub mod server;

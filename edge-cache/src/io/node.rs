@@ -21,6 +21,7 @@ use super::connect::Transport;
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
+use super::rules::{self, Material};
 use super::signer::Signer;
 use super::telemetry::{self, SiteCounters, Telemetry};
 use crate::config::Plan;
@@ -28,6 +29,7 @@ use crate::meter::Sample;
 use crate::origin::Balance;
 use crate::purge::{Ledger, Positions};
 use crate::route::{Hosts, Route, Routes};
+use crate::rules::RouteRules;
 use crate::segment::Layout;
 use crate::semantics::Policy;
 use crate::semantics::reason::Outcome;
@@ -107,10 +109,12 @@ pub struct SiteState {
 /// Where a route leads.
 #[derive(Clone)]
 pub struct RouteTarget {
-    /// The origin.
-    pub origin: Arc<Origin>,
+    /// The origin; none where there is a redirect only.
+    pub origin: Option<Arc<Origin>>,
     /// `None`: passed on, never stored.
     pub policy: Option<Arc<Policy>>,
+    /// What comes before and after the cache.
+    pub rules: Arc<RouteRules>,
     /// Protocols that a connection may be switched to.
     pub upgrade: Arc<[HeaderValue]>,
 }
@@ -170,13 +174,16 @@ pub fn load(source: &Source) -> Result<(Loaded, Plan), Vec<Problem>> {
 }
 
 /// What is wrong with the files that the configuration names for `edges`: certificates and keys of sites, authorities
-/// and credentials of origins, admin tokens.
+/// and credentials of origins, admin tokens, keys of signed requests, databases of countries.
 pub fn unusable_files(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
     let spec = &loaded.spec;
     let mut problems = Vec::new();
     let mut wrong = |path: &[Step], why: String| {
         problems.push(loaded.problem(path, Severity::Error, why));
     };
+    for (path, why) in rules::unusable(spec) {
+        wrong(&path, why);
+    }
     let speaks_tls = |name: &&str| spec.edge.get(*name).is_some_and(|edge| !edge.https.is_empty());
     let with_tls = edges.iter().any(speaks_tls);
     for (name, site) in &spec.site {
@@ -365,19 +372,20 @@ impl Snapshot {
             let parent = kept.unwrap_or_else(|| parent(name, parent_plan));
             parents.insert(name.clone(), parent);
         }
+        let material = Material::load(&plan)?;
         let mut sites = Hosts::default();
         let mut list = Vec::new();
         let mut certificates = tls::Certificates::default();
         for site in &plan.sites {
             let mut routes = Vec::new();
             for route in &site.routes {
-                let Some(origin) = origins.get(&route.origin) else { continue };
                 routes.push(Route {
                     pattern: route.pattern.clone(),
-                    strip_prefix: route.strip_prefix.clone(),
+                    target: route.target.clone(),
                     value: RouteTarget {
-                        origin: Arc::clone(origin),
+                        origin: route.origin.as_ref().and_then(|name| origins.get(name)).cloned(),
                         policy: route.policy.clone(),
+                        rules: Arc::new(material.complete(&route.rules)),
                         upgrade: route.upgrade.as_slice().into(),
                     },
                 });

@@ -65,9 +65,9 @@ impl Context<'_> {
             fence: self.since().fence,
             floor: key.as_ref().map_or(self.needed, |key| self.floor(key, &[])),
         };
-        let expects = match self.expects {
-            true => Expects::Continue(self.route.value.origin.timeouts.first_byte),
-            false => Expects::Nothing,
+        let expects = match &self.route.value.origin {
+            Some(origin) if self.expects => Expects::Continue(origin.timeouts.first_byte),
+            _ => Expects::Nothing,
         };
         let body = match self.has_content {
             true => Outgoing::stream(body, expects),

@@ -123,8 +123,7 @@ pub async fn handle(
                     if let Some(parts) = &replaced {
                         context.request = parts;
                     }
-                    context.take_equivalent_query();
-                    context.respond(exchange, body, client).await
+                    context.by_rules(exchange, body, client).await
                 }
                 Err(response) => *response,
             }
@@ -245,7 +244,7 @@ impl Context<'_> {
         Asked { method: &self.request.method, headers: &self.request.headers }
     }
 
-    async fn respond(
+    pub(super) async fn respond(
         &self,
         exchange: Box<Exchange>,
         body: RequestBody,

@@ -232,6 +232,34 @@ reasons! {
     VersionNotSupported => "version-not-supported", Error, None;
     /// Refused: no route of the site matches the path (404).
     NoRoute => "no-route", Error, None;
+    /// Refused: the client's network is not served on this route (403).
+    NetworkDenied => "network-denied", Error, None;
+    /// Refused: the client's country is not served on this route, or is not known (403).
+    CountryDenied => "country-denied", Error, None;
+    /// Answered here: a preflight of CORS (204).
+    Preflight => "preflight", Pass, None;
+    /// Refused: a preflight from an origin that the route does not allow (403).
+    CorsOrigin => "cors-origin", Error, None;
+    /// Refused: a preflight for a method that the route does not allow to other origins (403).
+    CorsMethod => "cors-method", Error, None;
+    /// Refused: a preflight for a field that the route does not allow to other origins (403).
+    CorsField => "cors-field", Error, None;
+    /// Refused: the route is for signed requests, and this one has no signature (403).
+    SignatureMissing => "signature-missing", Error, None;
+    /// Refused: the signature is not one of this URL by a known key (403).
+    SignatureInvalid => "signature-invalid", Error, None;
+    /// Refused: the signature's path is another one (403).
+    SignatureScope => "signature-scope", Error, None;
+    /// Refused: the signature's time is over (403).
+    SignatureExpired => "signature-expired", Error, None;
+    /// Refused: the signature's time has not begun (403).
+    SignatureEarly => "signature-early", Error, None;
+    /// Refused: the signature is for clients of another network (403).
+    SignatureNetwork => "signature-network", Error, None;
+    /// Answered here: the route redirects.
+    Redirect => "redirect", Pass, None;
+    /// Refused: the route has nothing but a redirect, and it leads to the URL that was asked for (404).
+    RedirectToItself => "redirect-to-itself", Error, None;
     /// Refused: the request came through this CDN too often already (508).
     Loop => "loop", Error, None;
     /// Refused: the node is at a limit (503).

@@ -7,6 +7,7 @@
 mod check;
 mod document;
 mod problem;
+mod route_values;
 mod spec;
 mod values;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use document::Step;
 pub use problem::{Place, Problem, Severity, listing, nearest};
+pub use route_values::*;
 pub use spec::*;
 pub use values::*;
 
@@ -245,7 +247,9 @@ fn merge(spec: &mut Spec, part: Spec, documents: &[Document], problems: &mut Vec
             });
         )*};
     }
-    tables!(datacenter, nameserver, edge, zone, steering, check, origin, cache, tier, site);
+    tables!(
+        datacenter, nameserver, edge, zone, steering, check, origin, cache, tier, signing, site
+    );
 }
 
 fn extend<T>(

@@ -13,15 +13,15 @@ use crate::time::parse_duration;
 /// list, and says what is wanted in place of another type.
 macro_rules! from_text {
     ($($value:ident: $wanted:literal),* $(,)?) => {$(
-        impl<'de> Deserialize<'de> for $value {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        impl<'de> serde::Deserialize<'de> for $value {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Text;
-                impl Visitor<'_> for Text {
+                impl serde::de::Visitor<'_> for Text {
                     type Value = $value;
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str($wanted)
                     }
-                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$value, E> {
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$value, E> {
                         $value::try_from(text.to_owned()).map_err(E::custom)
                     }
                 }
@@ -30,6 +30,8 @@ macro_rules! from_text {
         }
     )*};
 }
+
+pub(super) use from_text;
 
 from_text! {
     Dur: "a length of time, such as \"30s\"",

@@ -35,10 +35,10 @@ async fn any_method_is_passed_on_with_content_in_both_directions() {
     .await;
     let edge = simple(&origin);
     let fields = "Transfer-Encoding: chunked\r\nX-Custom: yes\r\n\r\n5\r\nhello\r\n0\r\n";
-    let made = request(edge.http, "PROPFIND", "/api/a", fields).await;
+    let made = request(edge.http, "PATCH", "/api/a", fields).await;
     assert_eq!((made.status, made.body.as_slice(), made.whole), (201, b"new".as_slice(), true));
     let head = origin.last();
-    assert!(head.starts_with("propfind /api/a http/1.1"), "{head}");
+    assert!(head.starts_with("patch /api/a http/1.1"), "{head}");
     for field in [
         "x-custom: yes",
         "host: www.test",

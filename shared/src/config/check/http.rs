@@ -304,5 +304,6 @@ impl Check<'_> {
                 format!("`{prefix}` is not the beginning of the path `{path}`"),
             );
         }
+        self.route_rules(site, index, route);
     }
 }

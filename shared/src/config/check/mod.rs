@@ -11,6 +11,7 @@ mod caching;
 mod dns;
 mod http;
 mod nodes;
+mod route;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -64,6 +65,7 @@ pub(super) fn check(spec: &Spec, written: &dyn Fn(&str, Option<&str>) -> bool) -
     for (name, tier) in &spec.tier {
         check.tier(name, tier);
     }
+    check.signing();
     check.sites();
     check.findings
 }

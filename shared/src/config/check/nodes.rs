@@ -13,7 +13,7 @@ impl Check<'_> {
     /// Names go into logs, metrics, file names and `Cache-Status`, where they must be tokens.
     pub(super) fn names(&mut self) {
         let spec = self.spec;
-        let tables: [(&str, Vec<&String>); 9] = [
+        let tables: [(&str, Vec<&String>); 10] = [
             ("datacenter", spec.datacenter.keys().collect()),
             ("nameserver", spec.nameserver.keys().collect()),
             ("edge", spec.edge.keys().collect()),
@@ -22,6 +22,7 @@ impl Check<'_> {
             ("origin", spec.origin.keys().collect()),
             ("cache", spec.cache.keys().collect()),
             ("tier", spec.tier.keys().collect()),
+            ("signing", spec.signing.keys().collect()),
             ("site", spec.site.keys().collect()),
         ];
         for (table, names) in tables {

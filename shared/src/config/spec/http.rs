@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{down_after, one, one_second, two_seconds, up_after};
+use crate::config::route_values::{CorsOrigin, Template};
 use crate::config::values::{Dur, OriginUrl, Parents, RouteCache};
 
 /// `[origin.NAME]`
@@ -385,7 +386,7 @@ pub struct RouteSpec {
     pub strip_prefix: Option<String>,
     /// The path for the origin: `{path}` is the request's, `{rest}` what the `*` of `path` stands for. Not beside
     /// `strip_prefix`.
-    pub rewrite: Option<String>,
+    pub rewrite: Option<Template>,
     /// Methods that are served; others get 405. Default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.
     pub methods: Option<Vec<String>>,
     /// Answered with a redirect.
@@ -401,7 +402,7 @@ pub struct RouteSpec {
     /// Who is served.
     #[serde(default)]
     pub access: AccessSpec,
-    /// URLs and cookies must be signed with the keys of this `[signing.NAME]`.
+    /// URLs and cookies must be signed with the keys of this `[signing.NAME]`, see `edge-cache sign --help`.
     pub signed: Option<String>,
     /// Protocols that a connection may be upgraded to, such as `websocket`.
     #[serde(default)]
@@ -412,8 +413,10 @@ pub struct RouteSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedirectSpec {
-    /// Where to: `{scheme}`, `{host}`, `{path}`, `{rest}` and `{query}` (with its `?`, or nothing) stand for the request's.
-    pub to: String,
+    /// Where to, a path or a URL: `{scheme}`, `{host}` (without port), `{path}`, `{rest}` (what the `*` of the route's path
+    /// stands for) and `{query}` (with its `?`, or nothing) stand for the request's. A request for that very URL is not
+    /// redirected, but served by the route's `origin` if it has one: `https://{host}{path}{query}` moves http to https.
+    pub to: Template,
     /// 301, 302, 303, 307 or 308.
     #[serde(default = "permanent")]
     pub status: u16,
@@ -433,8 +436,9 @@ pub struct FieldsSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorsSpec {
-    /// Origins that may read responses: `https://app.example.com`, `https://*.example.com`, or `*` for all.
-    pub origins: Vec<String>,
+    /// Origins that may read responses: `https://app.example.com`, `https://*.example.com` (every name below, at any depth),
+    /// or `*` for all.
+    pub origins: Vec<CorsOrigin>,
     /// Methods that they may use.
     #[serde(default = "cors_methods")]
     pub methods: Vec<String>,
@@ -452,7 +456,11 @@ pub struct CorsSpec {
     pub max_age: Dur,
 }
 
-/// `access` of a route: one that no rule denies is served, if there are no `allow` rules or one of them allows it.
+/// `access` of a route: a client that no rule denies is served, if there are no `allow` rules or one of them allows it.
+///
+/// `deny` and `deny_countries` win over `allow` and `allow_countries`; of the allowing rules one is enough, a network or a
+/// country. A client whose country is not known is in no country: `deny_countries` lets it in, `allow_countries` alone does
+/// not. Who is not served gets 403, also for what is stored.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessSpec {
