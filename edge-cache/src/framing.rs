@@ -188,12 +188,15 @@ fn content(head: &[u8]) -> Option<State> {
     }
 }
 
-/// The size that a chunk's first line says (RFC 9112 §7.1): hexadecimal digits, then nothing or an extension.
+/// The size that a chunk's first line says (RFC 9112 §7.1): hexadecimal digits, then nothing or an extension, in which no
+/// control character stands (a CR alone ends a line for some).
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let line = line.strip_suffix(b"\r\n")?;
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, rest) = line.split_at(digits);
-    if !(1..=15).contains(&digits) || !matches!(rest.trim_ascii_start(), [] | [b';', ..]) {
+    let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    let extension = matches!(rest.trim_ascii_start(), [] | [b';', ..]) && !rest.iter().any(control);
+    if !(1..=15).contains(&digits) || !extension {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()

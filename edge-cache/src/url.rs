@@ -152,7 +152,7 @@ fn escaped_byte(bytes: &[u8], percent: usize) -> Option<u8> {
 }
 
 /// Unreserved characters decoded, other escapes in upper case, what may not stand in a path escaped, dot segments resolved;
-/// `%2F`, `//`, `;` and case kept. `Err` for what is no path: an escape without two hex digits, an escaped NUL, no `/`.
+/// `%2F`, `//`, `;` and case kept. `Err` for what is no path: an escape without two hex digits, a NUL, no `/`.
 pub fn normalise_path(path: &str) -> Result<Cow<'_, str>, Reason> {
     if !path.starts_with('/') {
         return Err(Reason::TargetInvalid);
@@ -174,6 +174,9 @@ pub fn normalise_path(path: &str) -> Result<Cow<'_, str>, Reason> {
             at += 2;
         } else if is_path_byte(b) {
             text.push(char::from(b));
+        } else if b == 0 {
+            // Escaped, it would be refused the next time.
+            return Err(Reason::TargetInvalid);
         } else {
             push_escape(&mut text, b);
         }

@@ -3,6 +3,7 @@
 mod buckets;
 mod collapsing;
 mod failures;
+mod fuzz;
 mod http2_origins;
 mod interim;
 mod refused;

@@ -8,6 +8,7 @@
 //! * [`encrypted`] asks over TLS, HTTPS and QUIC.
 //! * [`plan`] writes a configuration, [`fleet`] runs the real programs on it.
 //! * [`dice`] is chance that is the same on every run.
+//! * [`mutants`] runs fuzz targets on stable.
 //! * [`counters`] asserts which metrics moved, and that no other of the same family did.
 //!
 //! Nothing here sleeps for a fixed time: [`wait`] polls a condition against a deadline, [`origin::Gate`] holds a peer
@@ -25,6 +26,7 @@ pub mod dns;
 pub mod encrypted;
 pub mod fleet;
 pub mod http2;
+pub mod mutants;
 pub mod origin;
 pub mod plan;
 pub mod process;
