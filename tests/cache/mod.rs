@@ -6,6 +6,7 @@ mod failures;
 mod fuzz;
 mod http2_origins;
 mod interim;
+mod ranges;
 mod refused;
 mod reuse;
 mod routes;

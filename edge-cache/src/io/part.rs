@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body;
 
@@ -80,6 +80,8 @@ pub struct PartHead {
     pub taken: ByteRange,
     /// The part is put together with others, in the store.
     pub is_stored: bool,
+    /// It came with an Age: a cache before us had it.
+    pub has_age: bool,
     /// Where it came from.
     pub origin: Origin,
 }
@@ -236,7 +238,9 @@ async fn take(
     headers.remove(CONTENT_RANGE);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(part.complete));
     let same = same_strong_validator_as(wanting, &headers);
-    if part.is_whole() && !same {
+    // One that may be longer or shorter than it says is taken as a part, which is held against that to the end.
+    let is_exact = fetched.response.body().size_hint().exact().is_some();
+    if part.is_whole() && is_exact && !same {
         // RFC 9110 §15.3.7: all of it in one part is the whole.
         *fetched.response.status_mut() = StatusCode::OK;
         *fetched.response.headers_mut() = headers;
@@ -296,7 +300,8 @@ async fn take(
     let is_stored = object.is_combinable;
     writer.begin_at(part.taken.start);
     let (first, last) = (layout.index(part.taken.start), layout.index(part.taken.end));
-    let mut spill = is_stored.then(|| Spill::new(node, version, first, Some(part.complete)));
+    let mut spill =
+        is_stored.then(|| Spill::new(node, version, first, Some(part.complete)).of_known(same));
     if let Some(spill) = &spill {
         let id = Some(spill.version().id());
         for index in first..=last {
@@ -318,7 +323,9 @@ async fn take(
         entry.leave();
     }
     let origin = origin_of(&fetched);
-    let head = PartHead { object: Arc::clone(&object), taken: part.taken, is_stored, origin };
+    let has_age = fetched.response.headers().contains_key(AGE);
+    let (taken, of) = (part.taken, Arc::clone(&object));
+    let head = PartHead { object: of, taken, is_stored, has_age, origin };
     let head = Arc::new(FillHead::Part(Box::new(head)));
     match may_share || (wanting.of.is_some() && same) {
         true => writer.share(head, true),

@@ -176,12 +176,11 @@ impl Context<'_> {
             },
         );
         self.between_tiers(&mut response, object.head.fence, &object.head.headers);
-        let from_cache = !part.origin.cache_status.is_empty();
         let marks = Marks {
             fwd: asking.reason.fwd(),
             fwd_status: Some(StatusCode::PARTIAL_CONTENT),
             ttl: Some(object.head.remaining_millis(now) / 1000),
-            age: from_cache.then(|| object.head.current_age(now)),
+            age: part.has_age.then(|| object.head.current_age(now)),
             stored: part.is_stored,
             collapsed,
             before: &part.origin.cache_status,

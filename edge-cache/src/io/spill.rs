@@ -14,12 +14,22 @@ pub struct Spill<'a> {
     node: &'a Node,
     version: Arc<Version>,
     assembler: Assembler,
+    /// The version was there before, and its other segments are another's.
+    is_known: bool,
 }
 
 impl<'a> Spill<'a> {
     /// For a body that arrives from the first byte of segment `first`, up to but without `end`, where that is known.
     pub fn new(node: &'a Node, version: Arc<Version>, first: u64, end: Option<u64>) -> Self {
-        Self { node, version, assembler: Assembler::new(node.store.layout(), first, end) }
+        let assembler = Assembler::new(node.store.layout(), first, end);
+        Self { node, version, assembler, is_known: false }
+    }
+
+    /// The version was there before, or not.
+    #[must_use]
+    pub const fn of_known(mut self, is_known: bool) -> Self {
+        self.is_known = is_known;
+        self
     }
 
     /// The next bytes.
@@ -55,7 +65,9 @@ impl<'a> Spill<'a> {
 impl Drop for Spill<'_> {
     fn drop(&mut self) {
         // Nothing is taken that a stored head leads to.
-        self.node.store.memory().abandon(&self.version);
+        if !self.is_known {
+            self.node.store.memory().abandon(&self.version);
+        }
     }
 }
 

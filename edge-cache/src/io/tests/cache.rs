@@ -284,3 +284,37 @@ async fn an_unsafe_method_invalidates() {
     assert!(get(edge.http, "/a").await.field("cache-status").unwrap().contains("fwd=uri-miss"));
     assert_eq!(origin.count(), 3);
 }
+
+/// The leader's failure hands over to one of those who wait, not to all of them.
+#[tokio::test]
+async fn a_fetch_that_is_given_up_is_taken_over_by_one_who_waits() {
+    use crate::io::fill_task::{Joined, Since};
+    use crate::io::part::Slot;
+    let gate = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&gate);
+    let origin =
+        ScriptedOrigin::start(move |_| vec![Step::Wait(Arc::clone(&wait)), send(OK)]).await;
+    let edge = simple(&origin);
+    let none = http::HeaderMap::new();
+    let rules = crate::key::KeyRules::default();
+    let key = crate::key::CacheKey::new("http", "www.test", "/a", None, &none, &rules);
+    let variant = crate::semantics::vary::VariantKey::NONE;
+    let (fills, store) = (&edge.node.fills, &edge.node.store);
+    let joined = fills.join(store, &key, variant, &none, None, Since::default(), Slot::Whole);
+    let Joined::Begun(leader) = joined else { panic!("somebody else has begun") };
+    let clients: Vec<_> = (0..50)
+        .map(|_| {
+            let address = edge.http;
+            tokio::spawn(async move { get(address, "/a").await })
+        })
+        .collect();
+    edge.until("all wait", |node| node.fills.readers() == 51).await;
+    assert_eq!(origin.count(), 0);
+    drop(leader);
+    edge.until("all wait again", |node| node.fills.readers() == 50).await;
+    gate.add_permits(1000);
+    for client in clients {
+        assert_eq!(client.await.unwrap().body, b"0123456789");
+    }
+    assert_eq!(origin.count(), 1);
+}
