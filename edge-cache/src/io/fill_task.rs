@@ -26,7 +26,9 @@ use crate::key::CacheKey;
 use crate::lookup::is_origin_error;
 use crate::purge::{Floor, Tags, Verdict};
 use crate::route::Route;
-use crate::semantics::conditional::{Updated, add_revalidation, apply_304, select_by_304};
+use crate::semantics::conditional::{
+    Updated, add_revalidation, apply_304, same_strong_validator, select_by_304,
+};
 use crate::semantics::freshness::Exchange;
 use crate::semantics::headers::strip_hop_by_hop;
 use crate::semantics::vary::{VariantKey, Vary};
@@ -279,9 +281,12 @@ pub(super) async fn receive(
     let mut stored = stored;
     let fence = fetched.fence;
     let mut held = Held::new(&node.fills);
-    // What is longer than a segment is stored as it arrives: a window and a segment of it are held.
-    let in_segments = length.is_none_or(|length| length > layout.size());
-    let needed = length.unwrap_or(0).min(WINDOW + layout.size());
+    // What is longer than a segment, and can be had again in parts, is stored as it arrives: a window and a segment are held.
+    // Another body stays here to its end: who lags could not have again what the store has let go.
+    let combinable = same_strong_validator(&headers, &headers);
+    let in_segments = combinable && length.is_some_and(|length| length > layout.size());
+    let held_most = if in_segments { WINDOW + layout.size() } else { u64::MAX };
+    let needed = length.unwrap_or(0).min(held_most);
     if stored.is_ok() && !held.set(needed) {
         stored = Err(Reason::Overload);
     }
@@ -405,7 +410,7 @@ pub(super) async fn receive(
         }
     };
     kept &= received <= node.fills.keep();
-    if let Some(spill) = spill.as_mut().filter(|_| kept && received > layout.size()) {
+    if let Some(spill) = spill.as_mut().filter(|_| kept) {
         spill.push(&last);
         spill.finish();
     }
@@ -413,11 +418,20 @@ pub(super) async fn receive(
         if let (true, Some(head)) = (kept, stored_head) {
             let key = job.key.clone();
             let object = match (&spill, pieces) {
-                (Some(spill), _) if received > layout.size() => {
+                (None, Some(pieces)) if received <= layout.size() => {
+                    Object::new(key, variant, head, pieces)
+                }
+                (_, pieces) => {
+                    let spill = spill.get_or_insert_with(|| {
+                        let version = node.store.new_version();
+                        let mut spill = Spill::new(node, version, 0, Some(received));
+                        pieces.iter().flatten().for_each(|piece| spill.push(piece));
+                        spill.finish();
+                        spill
+                    });
                     let version = Arc::clone(spill.version());
                     Object::segmented(key, variant, head, version, received)
                 }
-                (_, pieces) => Object::new(key, variant, head, pieces.unwrap_or_default()),
             };
             if !keep(node, job, &Arc::new(object)) {
                 node.store.mark_uncacheable(&job.key);

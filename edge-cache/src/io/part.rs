@@ -97,18 +97,24 @@ pub struct Refetch {
 }
 
 impl Refetch {
+    /// Whoever reads a body on and on uses its head, too: it must not go before its segments.
+    pub fn touch(&self, node: &Node) {
+        let _ = node.store.memory().get(self.object.place());
+    }
+
     /// A reader of the fetch of segment `index`, joined or begun. `wanted` is the last segment that the client wants.
     /// `None`: it has just been stored. Told also: whether the fetch is another's.
     pub fn ask(&self, node: &Arc<Node>, index: u64, wanted: u64) -> Option<(FillReader, bool)> {
         let Self { job, object, .. } = self;
         let version = object.version()?;
+        self.touch(node);
         let layout = node.store.layout();
         let place = |index| {
             let slot = Slot::Segment { version: Some(version.id()), index };
             (object.key.hash(), object.variant, slot)
         };
         let since = self.since;
-        let stored = |index| node.store.segment(object, index).is_some();
+        let stored = |index| version.has(index);
         let (mut task, ask) =
             match node
                 .fills

@@ -238,6 +238,7 @@ impl Segments {
             }
             if let Some(data) = from_version(&self.node, &self.version, at) {
                 self.tries = 0;
+                self.refetch.iter().for_each(|refetch| refetch.touch(&self.node));
                 if let Some(reader) = &self.reader {
                     reader.seek(at + data.len() as u64);
                 }

@@ -75,6 +75,10 @@ impl Drop for Spill<'_> {
 pub fn from_version(node: &Node, version: &Version, offset: u64) -> Option<Bytes> {
     let layout = node.store.layout();
     let index = layout.index(offset);
+    // What is not there is not counted as asked for: a body that is read once has not been asked for twice.
+    if !version.has(index) {
+        return None;
+    }
     let segment = node.store.memory().segment(version, index)?;
     let skip = usize::try_from(offset - layout.start(index)).ok()?;
     (skip < segment.len()).then(|| segment.slice(skip..))
