@@ -21,6 +21,7 @@ use crate::key::{KeyRules, NamePattern, QueryMode};
 use crate::route::{Hosts, PathPattern};
 use crate::rules::RouteRules;
 use crate::rules::rewrite::Target;
+use crate::semantics::compress::Coding;
 use crate::semantics::policy::{StaleRules, Ttl, VaryRules};
 use crate::semantics::{Policy, Profile};
 
@@ -370,6 +371,11 @@ fn angle(one: Location, other: Location) -> f64 {
     ((a - b) / 2.0).sin().powi(2) + a.cos() * b.cos() * (lon / 2.0).sin().powi(2)
 }
 
+fn codings(names: &[String]) -> Result<Vec<Coding>, String> {
+    let wrong = |name| format!("`{name}` in `compress` is none of zstd, br, gzip");
+    names.iter().map(|name| Coding::of(name).ok_or_else(|| wrong(name))).collect()
+}
+
 /// A policy in the form that the rules use.
 fn policy(cache: &CacheSpec) -> Result<Policy, String> {
     let mut negative_ttl = Vec::new();
@@ -430,6 +436,7 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
             shared::config::Ranges::Whole => crate::semantics::Ranges::Whole,
         },
         tags: names("tags", &cache.tags)?,
+        compress: codings(&cache.compress)?,
     })
 }
 

@@ -11,6 +11,7 @@
 pub mod admit;
 pub mod cmd;
 pub mod config;
+pub mod encode;
 pub mod fill;
 pub mod framing;
 pub mod io;

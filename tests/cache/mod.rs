@@ -2,6 +2,7 @@
 
 mod buckets;
 mod collapsing;
+mod encodings;
 mod failures;
 mod fuzz;
 mod http2_origins;

@@ -433,8 +433,10 @@ pub(super) async fn receive(
                     Object::segmented(key, variant, head, version, received)
                 }
             };
-            if !keep(node, job, &Arc::new(object)) {
-                node.store.mark_uncacheable(&job.key);
+            let object = Arc::new(object);
+            match keep(node, job, &object) {
+                true => node.encoder.prepare(node, &object, &job.policy, &job.client),
+                false => node.store.mark_uncacheable(&job.key),
             }
         }
         entry.leave();

@@ -10,6 +10,7 @@
 //!   parts, `ranged` how those answer, [`spill`] what is stored before a body's end, `pull` where a client finds it; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
 //!   `streams` says), signed by [`signer`] where it is a bucket, past servers that [`health`] knows to be down.
+//! * [`encoder`]: encodings of stored objects, made beside all this.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod ask;
 pub mod body;
 pub mod connect;
+pub mod encoder;
 pub mod explain;
 pub mod fenced;
 pub mod fetch;

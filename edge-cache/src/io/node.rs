@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::connect::Transport;
+use super::encoder::Encoder;
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
@@ -50,6 +51,8 @@ pub struct Node {
     pub positions: Positions,
     /// The last ones that it was given. Serving takes no part in it.
     pub ledger: Mutex<Ledger>,
+    /// What makes encodings of it.
+    pub encoder: Encoder,
     /// Metrics.
     pub telemetry: Telemetry,
     /// Counters of requests that belong to no site.
@@ -229,6 +232,7 @@ impl Node {
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
             store: Store::new(memory, max_object, layout),
+            encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
             positions: Positions::default(),
             ledger: Mutex::default(),

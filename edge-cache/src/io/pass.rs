@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
 use super::ask::{Expects, Outgoing};
@@ -20,6 +21,7 @@ use crate::purge::{Target, tags};
 use crate::semantics::freshness::Exchange as Judged;
 use crate::semantics::headers::{add_range_and_conditions, strip_hop_by_hop};
 use crate::semantics::invalidation::also_invalidated;
+use crate::semantics::vary::normalised_accept_encoding;
 use crate::semantics::{Policy, Profile, Reason, StoredHead};
 
 impl Context<'_> {
@@ -116,6 +118,10 @@ impl Context<'_> {
         };
         let mut headers = self.headers(Some(policy), &[]);
         add_range_and_conditions(&mut headers, &self.request.headers);
+        // What is for one client alone may be encoded for it.
+        if let Some(codings) = normalised_accept_encoding(&self.request.headers) {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
+        }
         headers
     }
 

@@ -62,6 +62,8 @@ impl Context<'_> {
         marks: &Marks<'_>,
     ) -> Filled {
         let node = self.node();
+        let encoded = self.encoding(object);
+        let object = encoded.as_ref().unwrap_or(object);
         let Some(pull) = Pull::object(node, Arc::clone(object)) else {
             // A part of it has gone just now, and it cannot be put together again.
             node.store.remove_version(object);

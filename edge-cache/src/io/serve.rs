@@ -455,6 +455,13 @@ impl Context<'_> {
         headers
     }
 
+    /// The encoding of an object that answers this request in its place.
+    pub(super) fn encoding(&self, object: &Arc<Object>) -> Option<Arc<Object>> {
+        let policy = self.route.value.policy.as_ref()?;
+        let (node, http::request::Parts { method, headers, .. }) = (self.node(), self.request);
+        node.encoder.represent(node, object, policy, method, headers)
+    }
+
     /// Has a stored response checked that is served meanwhile. One such fetch goes on at a time.
     fn revalidate_behind(&self, target: Target<'_>, object: &Arc<Object>) {
         let node = self.node();

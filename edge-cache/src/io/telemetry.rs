@@ -50,6 +50,12 @@ pub const ORIGIN_REQUESTS: Family = Family {
     help: "Requests to origins, by origin and by result: the class of the status, or why there was none.",
     labels: &["origin", "result"],
 };
+/// Encodings of stored objects.
+pub const COMPRESSIONS: Family = Family {
+    name: "edge_cache_compressions_total",
+    help: "Encodings of stored objects, by coding and by result: made, poor (not shorter by a tenth), dropped (too many waited), gone, failed.",
+    labels: &["coding", "result"],
+};
 /// Requests to parents.
 pub const PARENT_REQUESTS: Family = Family {
     name: "edge_cache_parent_requests_total",

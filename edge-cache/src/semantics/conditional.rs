@@ -8,9 +8,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::date;
 pub use super::update::{Updated, apply_304, apply_head, same_strong_validator, select_by_304};
 use super::validator::{EntityTag, stored_tag, strong_eq, strong_last_modified, weak_eq};
+use super::{compress, date};
 
 /// What a client's preconditions make of a request that a stored response could answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     let value = value.as_bytes();
     match EntityTag::parse(value) {
         Some((tag, b"")) => stored_tag(stored).is_some_and(|stored| strong_eq(stored, tag)),
+        // All encodings of a response have the same date: it does not tell them apart (RFC 9110 §8.8.2.2).
+        _ if compress::is_marked(stored) => false,
         _ => date::parse(value).is_some_and(|since| strong_last_modified(stored) == Some(since)),
     }
 }

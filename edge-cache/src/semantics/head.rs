@@ -10,7 +10,7 @@ use super::vary::Vary;
 use crate::purge::{Position, Tags};
 use crate::tier::name_hash;
 
-use super::{Policy, Reason, headers};
+use super::{Policy, Reason, compress, headers};
 
 /// The head of a stored response.
 #[derive(Clone, Debug)]
@@ -47,6 +47,9 @@ impl StoredHead {
         let mut headers = exchange.response.clone();
         headers::strip_for_storage(&mut headers);
         headers::ensure_date(&mut headers, response_time);
+        if !policy.compress.is_empty() && compress::may_be_encoded(status, &headers) {
+            compress::mark(&mut headers);
+        }
         Ok(Self {
             status,
             vary: Vary::of(&headers).of_sent(policy),

@@ -280,6 +280,9 @@ pub fn for_origin(
     }
     // Variants are told apart by these codings only, so the origin must not see others.
     match vary::normalised_accept_encoding(client) {
+        _ if !policy.compress.is_empty() => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         Some(codings) => {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(codings));
         }
@@ -301,8 +304,12 @@ pub fn can_be_sent_on_fill(name: &HeaderName, policy: &Policy) -> bool {
     if NEVER_TO_ORIGIN.contains(&text) {
         return false;
     }
+    if *name == ACCEPT_ENCODING {
+        // Where encodings are made here, the next server is asked for the identity, for all clients.
+        return policy.compress.is_empty();
+    }
     let never = NOT_ON_FILL.contains(&text) || (*name == COOKIE && policy.profile == Profile::Safe);
-    policy.key.headers.contains(name) || name == ACCEPT_ENCODING || !never
+    policy.key.headers.contains(name) || !never
 }
 
 /// Whether a fill carries the client's field of this name.

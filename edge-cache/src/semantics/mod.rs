@@ -14,6 +14,7 @@
 
 mod age;
 pub mod cache_control;
+pub mod compress;
 pub mod conditional;
 pub mod date;
 mod deception;

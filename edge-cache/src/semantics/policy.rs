@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderName;
 
+use super::compress::Coding;
 use crate::key::KeyRules;
 
 /// How far the cache goes beyond the letter of the RFC to protect the origin and other clients.
@@ -95,6 +96,8 @@ pub struct Policy {
     pub ranges: Ranges,
     /// Response fields with tags, for purges.
     pub tags: Vec<HeaderName>,
+    /// Encodings that are made of what is stored, the best first.
+    pub compress: Vec<Coding>,
 }
 
 impl Default for Policy {
@@ -124,6 +127,7 @@ impl Default for Policy {
             tags: ["cache-tag", "surrogate-key", "cache-groups"]
                 .map(HeaderName::from_static)
                 .to_vec(),
+            compress: Vec::new(),
         }
     }
 }

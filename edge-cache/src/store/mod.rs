@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName};
 use crate::key::CacheKey;
 use crate::purge::{Fences, Floor, Verdict};
 use crate::segment::Layout;
+use crate::semantics::compress::{self, Coding};
 use crate::semantics::date;
 use crate::semantics::search::Variance;
 use crate::semantics::vary::{VariantKey, Vary, VaryLists};
@@ -256,6 +257,32 @@ impl Store {
             self.memory.remove(ObjectKey { key: key.hash(), variant });
         }
         true
+    }
+
+    /// The encoding of an object that was made of the body that it has now, under the head that it has now.
+    pub fn encoding(&self, object: &Object, coding: Coding) -> Option<Arc<Object>> {
+        let made = self.memory.get(object.encoding_place(coding))?;
+        if made.body_id != object.body_id || made.key != object.key {
+            return None;
+        }
+        let (own, now) = (&made.head, &object.head);
+        if (own.response_time, own.request_time) == (now.response_time, now.request_time) {
+            return Some(made);
+        }
+        // The head was updated since.
+        let headers = compress::encoded(&now.headers, coding, Some(made.length));
+        let made = object.encoding(coding, headers, made.body.clone(), made.length);
+        let made = Arc::new(made);
+        self.memory.insert(Arc::clone(&made));
+        Some(made)
+    }
+
+    /// Stores an encoding of an object. It counts as long as the object has this body.
+    pub fn put_encoding(&self, object: &Object, coding: Coding, body: Bytes) {
+        let length = body.len() as u64;
+        let headers = compress::encoded(&object.head.headers, coding, Some(length));
+        let body = Content::Inline([body].into());
+        self.memory.insert(Arc::new(object.encoding(coding, headers, body, length)));
     }
 
     /// Removes an object.

@@ -3,12 +3,15 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::key::CacheKey;
 use crate::semantics::StoredHead;
+use crate::semantics::compress::Coding;
 use crate::semantics::conditional::same_strong_validator;
 use crate::semantics::vary::VariantKey;
 
@@ -49,6 +52,8 @@ pub struct Object {
     pub body: Content,
     /// The whole body's length.
     pub length: u64,
+    /// Which body it is: an update of the head leaves it. That of an encoding is the one that it was made of.
+    pub body_id: u64,
     /// Whether parts of the body that were fetched apart may be put together: it has a strong validator (RFC 9111 §3.4).
     pub is_combinable: bool,
 }
@@ -57,7 +62,8 @@ impl Object {
     /// With a body of its own.
     pub fn new(key: CacheKey, variant: VariantKey, head: StoredHead, body: Vec<Bytes>) -> Self {
         let length = body.iter().map(|piece| piece.len() as u64).sum();
-        Self::made(key, variant, head, Content::Inline(body.into_boxed_slice()), length)
+        let body = Content::Inline(body.into_boxed_slice());
+        Self::made(key, variant, head, body, length, next_body_id())
     }
 
     /// With a body of `length` bytes in segments.
@@ -68,7 +74,8 @@ impl Object {
         version: Arc<Version>,
         length: u64,
     ) -> Self {
-        Self::made(key, variant, head, Content::Segments(version), length)
+        let body = Content::Segments(version);
+        Self::made(key, variant, head, body, length, next_body_id())
     }
 
     fn made(
@@ -77,15 +84,30 @@ impl Object {
         head: StoredHead,
         body: Content,
         length: u64,
+        body_id: u64,
     ) -> Self {
         let head = StoredHead { headers: compact(&head.headers), ..head };
         let is_combinable = same_strong_validator(&head.headers, &head.headers);
-        Self { key, variant, head, body, length, is_combinable }
+        Self { key, variant, head, body, length, body_id, is_combinable }
     }
 
     /// The same body under a new head (RFC 9111 §4.3.4).
     pub fn with_head(&self, head: StoredHead) -> Self {
-        Self::made(self.key.clone(), self.variant, head, self.body.clone(), self.length)
+        let (key, body) = (self.key.clone(), self.body.clone());
+        Self::made(key, self.variant, head, body, self.length, self.body_id)
+    }
+
+    /// An encoding of its body, under its head with other fields. It lies where no request's fields lead to.
+    pub fn encoding(&self, coding: Coding, headers: HeaderMap, body: Content, length: u64) -> Self {
+        let head = StoredHead { headers, ..self.head.clone() };
+        let variant = self.encoding_place(coding).variant;
+        Self::made(self.key.clone(), variant, head, body, length, self.body_id)
+    }
+
+    /// Where an encoding of it lies.
+    pub fn encoding_place(&self, coding: Coding) -> ObjectKey {
+        let salt = xxh3_128(coding.token().as_bytes());
+        ObjectKey { key: self.key.hash(), variant: VariantKey(self.variant.0 ^ salt) }
     }
 
     /// Its version, when its body lies in segments.
@@ -110,6 +132,12 @@ impl Object {
         let tags = self.head.tags.weight();
         body + (OVERHEAD + self.key.text().len() + fields(&self.head.headers) + tags) as u64
     }
+}
+
+/// A number that no other body of this process has.
+fn next_body_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A copy of fields in memory of its own. As they were received they are slices of a read buffer, all of which they

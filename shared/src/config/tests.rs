@@ -514,6 +514,20 @@ fn of_very_many_mistakes_a_hundred_are_shown() {
     assert_eq!(load_text(&text).unwrap_err().len(), MAX_PROBLEMS);
 }
 
+#[test]
+fn encodings_are_known_and_listed_once() {
+    let with =
+        |keys: &str| messages(&GOOD.replace("[cache.assets]", &format!("[cache.assets]\n{keys}")));
+    assert_eq!(with("compress = [\"zstd\", \"br\", \"gzip\"]"), [""; 0]);
+    for (keys, expected) in [
+        ("compress = [\"deflate\"]", "no encoding"),
+        ("compress = [\"br\", \"br\"]", "listed twice"),
+        ("compress = [\"br\"]\nkey = { headers = [\"Accept-Encoding\"] }", "many times over"),
+    ] {
+        assert!(with(keys).iter().any(|told| told.contains(expected)), "{keys}: {:?}", with(keys));
+    }
+}
+
 /// Settings of origins that weaken or do nothing are told; those that cannot be are refused.
 #[test]
 fn origins_over_tls_and_signed_ones() {

@@ -140,6 +140,22 @@ impl Check<'_> {
                 );
             }
         }
+        for (index, coding) in policy.compress.iter().enumerate() {
+            let path = path!["cache", name, "compress", index];
+            if !["zstd", "br", "gzip"].contains(&coding.as_str()) {
+                self.error(path, format!("`{coding}` is no encoding: there are zstd, br, gzip"));
+            } else if policy.compress[..index].contains(coding) {
+                self.error(path, format!("`{coding}` is listed twice"));
+            }
+        }
+        let of_coding = |header: &String| header.eq_ignore_ascii_case("accept-encoding");
+        if !policy.compress.is_empty() && policy.key.headers.iter().any(of_coding) {
+            self.warn(
+                path!["cache", name, "key", "headers"],
+                "Accept-Encoding in the key has each object stored many times over: `compress` \
+                 needs it once",
+            );
+        }
         let key = |key: &str| path!["cache", name, "key", key];
         if policy.key.query == KeyQuery::None && !policy.key.drop.is_empty() {
             self.error(key("drop"), "`drop` goes with query = \"all\"");
