@@ -146,6 +146,13 @@ fn a_range_and_a_condition_go_beside_the_signature() {
     assert!(ask(&fleet, Request::new("DELETE", HOST, "/assets/plain.txt")).status >= 400);
     assert_eq!(ask(&fleet, Request::get(HOST, "/assets/mine.txt")).status, 404);
     assert_eq!(ask(&fleet, Request::get(HOST, "/assets/plain.txt")).status, 200);
+    // Unless the operator has said so; the content is signed as UNSIGNED-PAYLOAD.
+    let writable = "cache = \"off\", methods = [\"GET\", \"PUT\"]";
+    let fleet = plan(one_edge(), &bucket.authority(), writable, &credentials).start();
+    let put = Request::new("PUT", HOST, "/assets/mine.txt").body("mine");
+    assert_eq!(ask(&fleet, put).status, 200);
+    assert_eq!(ask(&fleet, Request::get(HOST, "/assets/mine.txt")).text(), "mine");
+    assert_eq!(ask(&fleet, Request::new("DELETE", HOST, "/assets/mine.txt")).status, 405);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -25,6 +26,8 @@ use crate::store::{Content, Object};
 const QUEUE: usize = 64;
 /// Threads at most; of a small machine one core's share is enough.
 const MAX_THREADS: usize = 4;
+/// An encoding that the store did not keep is made again after this.
+const REST: Duration = Duration::from_secs(10);
 /// Bodies that did not get shorter, remembered at most.
 const MAX_POOR: u64 = 16_384;
 
@@ -38,6 +41,8 @@ pub struct Encoder {
     pending: Arc<Mutex<HashSet<Place>>>,
     /// What is not worth it.
     poor: moka::sync::Cache<Place, ()>,
+    /// What was made a moment ago. If it is gone already, the store has better things to keep.
+    recent: moka::sync::Cache<Place, ()>,
 }
 
 impl Default for Encoder {
@@ -46,6 +51,7 @@ impl Default for Encoder {
             queue: OnceLock::new(),
             pending: Arc::default(),
             poor: moka::sync::Cache::new(MAX_POOR),
+            recent: moka::sync::Cache::builder().max_capacity(MAX_POOR).time_to_live(REST).build(),
         }
     }
 }
@@ -99,6 +105,7 @@ impl Encoder {
     fn submit(&self, node: &Arc<Node>, object: &Arc<Object>, coding: Coding) {
         let place = (object.body_id, coding);
         if self.poor.contains_key(&place)
+            || self.recent.contains_key(&place)
             || !node.store.is_whole(object)
             || !lock(&self.pending).insert(place)
         {
@@ -158,6 +165,7 @@ fn make(node: &Node, object: &Object, coding: Coding) -> &'static str {
         node.encoder.poor.insert((object.body_id, coding), ());
         return "poor";
     }
+    node.encoder.recent.insert((object.body_id, coding), ());
     node.store.put_encoding(object, coding, Bytes::from(made));
     "made"
 }

@@ -309,8 +309,13 @@ fn origin_ask(
 
 /// What signs a request with this method. What changes a bucket is signed only where the operator has named the method:
 /// routes serve all methods by default, and a visitor must not delete objects under our name.
-fn signer<'a>(origin: &'a Origin, method: &Method) -> Option<&'a Signer> {
-    origin.signer.as_deref().filter(|_| matches!(*method, Method::GET | Method::HEAD))
+fn signer<'a>(
+    origin: &'a Origin,
+    route: &Route<RouteTarget>,
+    method: &Method,
+) -> Option<&'a Signer> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    origin.signer.as_deref().filter(|_| reads || route.value.rules.methods.names(method))
 }
 
 async fn ask_origin(
@@ -348,7 +353,7 @@ async fn ask_origin(
         };
         tried.add(at);
         attempts += 1;
-        if let Some(signer) = signer(origin, &wanted.method)
+        if let Some(signer) = signer(origin, route, &wanted.method)
             && let Err(why) = signer.sign(&mut ask, clock::now())
         {
             let error = bad(format!("the request cannot be signed: {why}"));

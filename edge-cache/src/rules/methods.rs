@@ -73,6 +73,11 @@ impl Methods {
         self.served.contains(method)
     }
 
+    /// Whether the route names it itself.
+    pub fn names(&self, method: &Method) -> bool {
+        self.listed && self.serves(method)
+    }
+
     /// The value of Allow.
     pub fn allow(&self) -> HeaderValue {
         self.allow.clone()
@@ -122,7 +127,9 @@ mod tests {
                 assert_eq!(made.serves(&method), served.contains(&name), "{names:?} {name}");
             }
         }
+        assert!(methods(&["PUT"]).names(&Method::PUT) && !methods(&["GET"]).names(&Method::PUT));
         let default = Methods::default();
+        assert!(!default.names(&Method::PUT));
         assert_eq!(default.allow(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         assert!(default.serves(&Method::DELETE) && !default.serves(&Method::TRACE));
         assert!(Methods::new(&["G T".to_owned()]).is_err());
