@@ -220,7 +220,9 @@ fn decide_stored(
         return revalidate(Reason::RequestNoCache);
     }
     // Ages are compared in whole seconds, as the client sees them in Age.
-    if asked.max_age.is_some_and(|limit| age.as_secs() > limit.into()) {
+    // RFC 8246 §2.1: a reload (max-age=0, while a forced one says no-cache) of what does not change needs no check.
+    let reload = lifetimes.immutable && asked.max_age == Some(0) && remaining > 0 && !soft_purged;
+    if !reload && asked.max_age.is_some_and(|limit| age.as_secs() > limit.into()) {
         return revalidate(Reason::RequestMaxAge);
     }
     let within = |window: Duration| !window.is_zero() && over <= window;
@@ -394,6 +396,19 @@ mod tests {
                 cc("max-age=junk"),
                 1,
                 "revalidate request-max-age or-stale-until 86401",
+            ),
+            ("max-age=60, immutable", cc("max-age=0"), 1, "hit 1 59 fresh"),
+            (
+                "max-age=60, immutable",
+                cc("no-cache"),
+                1,
+                "revalidate request-no-cache or-stale-until 86401",
+            ),
+            (
+                "max-age=60, immutable",
+                cc("max-age=0"),
+                61,
+                "revalidate request-max-age or-stale-until 86460",
             ),
             ("max-age=60", cc("min-fresh=55"), 5, "hit 5 55 fresh"),
             (

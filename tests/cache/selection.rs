@@ -140,6 +140,9 @@ fn no_vary_search_equivalent_queries_share_a_response() {
             edge.get(target);
         }
         assert_eq!(origin.count("/a"), requests);
+        let explained =
+            edge.admin_json(&format!("/v1/explain?url=http://{HOST}/a%3Futm=9%26x=2%26id=1"));
+        assert_eq!(explained["reason"], if policy == NO_VARY { "fresh" } else { "uri-miss" });
         edge.get("/a?id=2&x=2");
         assert_eq!(origin.count("/a"), requests + 1, "what counts is told apart");
     }

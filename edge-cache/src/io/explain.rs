@@ -103,7 +103,7 @@ pub fn explain(
     let headers = onward.headers.unwrap_or_else(|| headers.clone());
     let rules = policy.map(|policy| policy.key.clone()).unwrap_or_default();
     let query = normalise_query(sent.as_deref(), &rules);
-    let key = CacheKey::new(
+    let mut key = CacheKey::new(
         scheme,
         &admitted.authority,
         &admitted.path,
@@ -112,6 +112,11 @@ pub fn explain(
         &rules,
     );
     let view = RequestView { method: &Method::GET, headers: &headers, has_content: false };
+    let other = match policy.is_some_and(|policy| policy.no_vary_search) {
+        true => node.store.equivalent(&key, &headers, Floor::default()),
+        false => None,
+    };
+    key = other.unwrap_or(key);
     let found = node.store.lookup(&key, &headers, Floor::default());
     let decision = match bypass(&view, policy) {
         Some(reason) => Decision::Pass { reason },

@@ -74,7 +74,7 @@ pub struct Lifetimes {
     pub must_revalidate: bool,
     /// It must be revalidated before each use.
     pub no_cache: bool,
-    /// RFC 8246: a client's reload needs no revalidation while it is fresh.
+    /// RFC 8246: a client's reload (`max-age=0`) needs no revalidation while it is fresh.
     pub immutable: bool,
 }
 
