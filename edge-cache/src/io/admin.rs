@@ -78,7 +78,10 @@ pub struct Memory {
     pub capacity: u64,
     /// Objects.
     pub objects: u64,
-    /// Objects that made room for others.
+    /// Segments of those whose bodies do not lie with their heads.
+    #[serde(default)]
+    pub segments: u64,
+    /// Objects, and segments, that made room for others.
     pub evictions: u64,
 }
 
@@ -159,6 +162,7 @@ pub fn status(node: &Node) -> Status {
             bytes: stats.bytes,
             capacity: memory.capacity(),
             objects: stats.objects,
+            segments: stats.segments,
             evictions: stats.evictions,
         },
         sites: sites.collect(),
@@ -220,6 +224,7 @@ fn object(object: &Object, found: &Explained, now: UnixMillis) -> serde_json::Va
         "status": object.head.status.as_u16(),
         "length": object.length,
         "weight": object.weight(),
+        "segments": object.version().map(|version| version.stored()),
         "age": object.head.current_age(now).as_secs(),
         "ttl": object.head.remaining_millis(now) / 1000,
         "lifetime": object.head.lifetimes.fresh.as_secs(),

@@ -34,7 +34,7 @@ impl Context<'_> {
             && !store.is_unsegmented(target.key);
         let specs = range::parse(&self.request.headers).filter(|_| in_parts)?;
         let layout = store.layout();
-        let Some(object) = stored else { return first_ask(&specs, layout) };
+        let Some(object) = stored else { return Some(first_ask(&specs, layout)) };
         if store.is_whole(object) {
             return None;
         }
@@ -79,7 +79,12 @@ impl Context<'_> {
             },
         );
         let marks = match poll_fn(|cx| response.body_mut().poll_ready(cx)).await {
-            Ok(Ready::Here) => Marks { ..*marks },
+            Ok(Ready::Here) => {
+                if exchange.reason == Reason::Fresh && !node.store.is_whole(object) {
+                    exchange.reason = Reason::FreshPart;
+                }
+                Marks { ..*marks }
+            }
             Ok(Ready::Fetched { collapsed }) => {
                 exchange.reason = Reason::PartialMiss;
                 if collapsed {

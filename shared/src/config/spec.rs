@@ -239,7 +239,7 @@ pub struct EdgeSpec {
     pub memory: Size,
     /// The disk tier under the memory tier.
     pub disk: Option<DiskSpec>,
-    /// Objects larger than this are not stored; default: an eighth of `memory`.
+    /// Objects larger than this are not stored whole, though parts of them are; default: an eighth of `memory`.
     pub max_object: Option<Size>,
     /// Bodies are stored and fetched in aligned segments of this size: a power of two from 64 KiB to 8 MiB.
     #[serde(default = "segment")]

@@ -207,6 +207,7 @@ async fn the_first_request_may_be_for_the_end_for_several_parts_or_for_nothing()
         ("5-", &["bytes=0-262143", "bytes=262144-1048575"], 206),
         ("99999999-", &["bytes=99876864-100139007"], 416),
         ("0-99999999", &["bytes=0-4194303"], 206),
+        ("-0", &["bytes=0-262143"], 416),
     ] {
         let edge = simple(&origin);
         let before = origin.count();
@@ -491,4 +492,27 @@ async fn a_parent_keeps_the_segments_that_its_edges_ask_for() {
     let whole = get(edges[0].http, "/a").await;
     assert!(whole.whole && whole.body == body);
     assert!(!ranges(&origin).contains(&"whole".to_owned()));
+}
+
+/// A body larger than the store passes through it in parts, and what is asked for most, its head, stays.
+#[tokio::test]
+async fn a_body_larger_than_the_store_is_read_in_parts() {
+    const LENGTH: usize = 40 << 20;
+    let body = Arc::new(content(LENGTH));
+    let given = Arc::clone(&body);
+    let origin = ScriptedOrigin::start(move |head| part(head, &given, "ETag: \"v1\"\r\n")).await;
+    let edge = simple(&origin);
+    let first = request(edge.http, "GET", "/a", &range(0, 0)).await;
+    assert_eq!(first.status, 206);
+    for _ in 0..2 {
+        let whole = get(edge.http, "/a").await;
+        assert!(whole.whole && whole.body == *body);
+        let stats = edge.node.store.memory().stats();
+        assert!(stats.objects == 1 && stats.bytes <= 16 << 20, "{stats:?}");
+        edge.until("fetches end", |node| node.fills.is_empty() && node.fills.held() == 0).await;
+    }
+    let most = LENGTH.div_ceil(4 << 20) * 2 + 40;
+    assert!(origin.count() <= most, "{} requests", origin.count());
+    let hit = request(edge.http, "HEAD", "/a", "").await;
+    assert!(hit.field("cache-status").unwrap().contains("hit"), "{}", hit.head);
 }
