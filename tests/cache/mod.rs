@@ -7,6 +7,7 @@ mod failures;
 mod fuzz;
 mod http2_origins;
 mod interim;
+mod purge;
 mod ranges;
 mod refused;
 mod reuse;

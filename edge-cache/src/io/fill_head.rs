@@ -75,24 +75,25 @@ pub struct ResponseHead {
 }
 
 impl FillHead {
-    /// Whether it may answer who came later than its fetch began: it is not purged, nor below what is needed.
-    pub(super) fn is_usable(&self, store: &Store, key: &CacheKey, needed: Floor) -> bool {
-        let verdict = match self {
-            Self::Revalidated(object, _) => store.judge(object, needed),
-            Self::Part(part) => store.judge(&part.object, needed),
-            Self::Unsatisfied { .. } | Self::LookAgain => Verdict::Current,
-            Self::Response(head) => store.fences().judge(key, &head.tags, head.fence, needed),
+    /// Whether it may answer who came later than its fetch, which began at `begun`: no purge of what it is has come since,
+    /// hard or soft, and it is not below what is needed.
+    pub(super) fn is_usable(
+        &self,
+        store: &Store,
+        key: &CacheKey,
+        needed: Floor,
+        begun: Position,
+    ) -> bool {
+        let fences = store.fences();
+        let of = |head: &StoredHead| (head.fence, fences.of_tags(&head.tags));
+        let (fence, tagged) = match self {
+            Self::Revalidated(object, _) => of(&object.head),
+            Self::Part(part) => of(&part.object.head),
+            Self::Response(head) => (head.fence, fences.of_tags(&head.tags)),
+            Self::Unsatisfied { .. } | Self::LookAgain => return true,
         };
-        verdict != Verdict::Purged
-    }
-
-    /// The tags of what it brings; none where it brings nothing.
-    pub(super) fn tags(&self) -> Option<&Tags> {
-        match self {
-            Self::Revalidated(object, _) => Some(&object.head.tags),
-            Self::Part(part) => Some(&part.object.head.tags),
-            Self::Response(head) => Some(&head.tags),
-            Self::Unsatisfied { .. } | Self::LookAgain => None,
-        }
+        let floor = needed.max(fences.of_key(key)).max(tagged);
+        // A parent may have answered with what was purged softly, as it would have later.
+        begun >= floor.newest() && floor.judge(fence) != Verdict::Purged
     }
 }

@@ -14,7 +14,7 @@ use super::part::Slot;
 use super::pool::FetchError;
 use crate::fill::{Fill, Limits, Reader, Writer};
 use crate::key::CacheKey;
-use crate::purge::{Floor, Position};
+use crate::purge::Position;
 use crate::semantics::vary::VariantKey;
 use crate::store::{Object, Store};
 
@@ -55,8 +55,8 @@ struct Going {
 
 /// What [`Fills::join`] found.
 pub enum Joined {
-    /// A fetch that goes on.
-    Reader(FillReader),
+    /// A fetch that goes on, and where it began.
+    Reader(FillReader, Position),
     /// None: this one begins.
     Begun(Task),
     /// What was missing has just been stored.
@@ -154,9 +154,9 @@ impl Fills {
         if slot != Slot::Whole
             && let Some(shard) = self.shard(whole)
             && let fills = shard.lock().unwrap_or_else(PoisonError::into_inner)
-            && let Some(reader) = current(&fills, whole, store, key, since)
+            && let Some((reader, begun)) = current(&fills, whole, store, key, since)
         {
-            return Joined::Reader(reader);
+            return Joined::Reader(reader, begun);
         }
         let is_stored = || match store.lookup(key, headers, since.needed) {
             crate::store::Found::Object(object) => {
@@ -179,8 +179,8 @@ impl Fills {
     ) -> Joined {
         let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone(since)) };
         let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reader) = current(&fills, place, store, key, since) {
-            return Joined::Reader(reader);
+        if let Some((reader, begun)) = current(&fills, place, store, key, since) {
+            return Joined::Reader(reader, begun);
         }
         // A fetch is stored before it leaves the table, so that under the table's lock one of the two shows it.
         if is_stored() {
@@ -224,18 +224,12 @@ fn current(
     store: &Store,
     key: &CacheKey,
     since: Since,
-) -> Option<FillReader> {
+) -> Option<(FillReader, Position)> {
     let going = fills.get(&place)?;
-    let fences = store.fences();
-    let floor = since.needed.max(fences.of_key(key));
-    let is_current = match going.fill.head() {
-        None => going.fence >= floor.newest(),
-        Some(head) => {
-            let of_tags = head.tags().map_or_else(Floor::default, |tags| fences.of_tags(tags));
-            going.fence >= floor.max(of_tags).newest() && head.is_usable(store, key, since.needed)
-        }
-    };
-    is_current.then(|| going.fill.join()).flatten()
+    let floor = since.needed.max(store.fences().of_key(key));
+    let usable = |head: Arc<FillHead>| head.is_usable(store, key, floor, going.fence);
+    let current = going.fence >= floor.newest() && going.fill.head().is_none_or(usable);
+    if current { Some((going.fill.join()?, going.fence)) } else { None }
 }
 
 impl Task {

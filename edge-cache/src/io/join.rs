@@ -83,17 +83,18 @@ impl Context<'_> {
         };
         // Interim responses are for the client that the fetch is made for.
         let mut interim = None;
-        let (reader, collapsed) = match joined {
+        let (reader, begun) = match joined {
             Joined::Stored => return Filled::Again { exchange, alone: false },
-            Joined::Reader(reader) => (reader, true),
+            Joined::Reader(reader, begun) => (reader, Some(begun)),
             Joined::Begun(task) => {
                 let mut job = self.job(asking.target, known, asking.stale.is_some());
                 job.part = asking.ask.map(|ask| Wanting { ask, of: None });
                 interim = self.early.sink();
                 job.wanted.interim = interim.clone();
-                (task.start(node, job), false)
+                (task.start(node, job), None)
             }
         };
+        let collapsed = begun.is_some();
         let patience = asking.stale.as_ref().and_then(|(_, fallback)| fallback.after_wait);
         let answer = self.early.relay(interim.as_deref(), wait(&reader, patience)).await;
         let Some(answer) = answer else {
@@ -136,7 +137,9 @@ impl Context<'_> {
             // It has turned out to have been purged before this request came, or since. Who began the fetch has the
             // newest that could be had.
             Answer::Shared(head)
-                if collapsed && !head.is_usable(&node.store, key, asking.target.since.needed) =>
+                if begun.is_some_and(|begun| {
+                    !head.is_usable(&node.store, key, asking.target.since.needed, begun)
+                }) =>
             {
                 Filled::Again { exchange, alone: false }
             }

@@ -121,7 +121,7 @@ impl Refetch {
                 .join_place(&node.store, &object.key, place(index), since, || stored(index))
             {
                 Joined::Stored => return None,
-                Joined::Reader(reader) => return Some((reader, true)),
+                Joined::Reader(reader, _) => return Some((reader, true)),
                 Joined::Begun(task) => {
                     let has = |index| version.has(index);
                     (task, next_ask(index, wanted, object.length, layout, has))
