@@ -2,6 +2,7 @@
 
 mod buckets;
 mod collapsing;
+mod cors;
 mod encodings;
 mod failures;
 mod fuzz;
@@ -17,6 +18,7 @@ mod rules;
 mod secure;
 mod selection;
 mod sharing;
+mod signed;
 mod tiers;
 mod upgrade;
 

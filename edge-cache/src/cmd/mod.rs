@@ -3,6 +3,7 @@
 mod client;
 mod purge;
 mod serve;
+mod sign;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,11 @@ enum Command {
     Status,
     /// Forget what is stored on a running node, by URL, prefix, host or tag, or everything
     Purge(purge::Args),
+    /// Make a signed URL, or a signed cookie, for a route with `signed`; asks no node
+    ///
+    /// What is made is good until it expires, for one URL or, with --prefix, for a path and all below it. To take it back
+    /// earlier, take its key out of the configuration.
+    Sign(sign::Args),
     /// Have the node ask for no more clients on its health path; it goes on to serve
     Drain,
     /// Put the node back into service
@@ -72,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Explain { url, headers, client } => client::explain(global, url, headers, *client),
         Command::Status => client::status(global),
         Command::Purge(args) => purge::run(global, args),
+        Command::Sign(args) => sign::run(global, args),
         Command::Drain => client::order(global, "drain"),
         Command::Undrain => client::order(global, "undrain"),
         Command::Reload => client::order(global, "reload"),

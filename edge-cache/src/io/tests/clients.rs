@@ -26,7 +26,7 @@ async fn https_speaks_http2_with_the_same_key_rules() {
 }
 
 #[tokio::test]
-async fn any_method_is_passed_on_with_content_in_both_directions() {
+async fn an_unsafe_method_is_passed_on_with_content_in_both_directions() {
     let origin = ScriptedOrigin::start(|_| {
         vec![send(
             "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nnew\r\n0\r\n\r\n",

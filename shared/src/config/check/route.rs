@@ -342,3 +342,6 @@ fn is_known(method: &http::Method) -> bool {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.contains(&method.as_str())
 }
+
+#[cfg(test)]
+mod tests;
