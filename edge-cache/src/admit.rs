@@ -19,7 +19,7 @@ use crate::key::{normalise_authority, normalise_path};
 use crate::lookup::names_option;
 use crate::semantics::Reason;
 
-pub use raw::raw_head;
+pub use raw::{raw_field, raw_head};
 
 /// Longest request target.
 pub const MAX_TARGET: usize = 8 * 1024;

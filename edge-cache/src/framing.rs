@@ -2,14 +2,22 @@
 //!
 //! [`Framing`] is fed what has been read and says how much of it may go on, and what it thinks of each head. After a
 //! head that is refused everything goes on unseen: the connection is closed after the answer, nothing that follows is
-//! taken for a request. What is not a request at all also goes on, for the parser to answer.
+//! taken for a request. What is not a request at all also goes on, for the parser to answer. Chunks are taken by the letter:
+//! a size in hexadecimal digits, a short extension that is ignored, CRLF and nothing else at line ends, trailers that are
+//! fields and not many. What is not so ends the content and the connection; a parser that is more lenient than this one
+//! never sees it.
+//!
+//! [`requests`] is the same over a whole connection's bytes, for fuzzing.
 
-use crate::admit::{Reject, raw_head};
+use crate::admit::{Reject, raw_field, raw_head};
 use crate::semantics::Reason;
 use http::StatusCode;
 
 /// A chunk's first line at most, extensions included: they are of no use, and a way to hide bytes.
 const MAX_CHUNK_LINE: usize = 1024;
+/// Trailers at most, in bytes and in fields.
+const MAX_TRAILERS: usize = 8 << 10;
+const MAX_TRAILER_FIELDS: usize = 32;
 
 /// What to do with the bytes that were given.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +33,8 @@ pub enum Event {
     },
     /// A head that is not whole: more bytes are needed.
     More,
+    /// The content's framing is not valid: nothing more may go on.
+    Broken,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,10 +43,18 @@ enum State {
     Sized(u64),
     ChunkLine(Vec<u8>),
     ChunkData(u64),
-    /// Trailers; whether the line so far is empty.
-    Trailers(bool),
+    /// The line end after a chunk's data; whether its CR has come.
+    ChunkEnd(bool),
+    /// Trailers: the line so far, and the bytes and fields of those before.
+    Trailers {
+        line: Vec<u8>,
+        bytes: usize,
+        fields: usize,
+    },
     /// No longer looked at.
     Blind,
+    /// Nothing more goes on.
+    Broken,
 }
 
 /// The state of one connection.
@@ -63,6 +81,7 @@ impl Framing {
     pub fn next(&mut self, bytes: &[u8]) -> Event {
         match &mut self.state {
             State::Blind => Event::Release(bytes.len()),
+            State::Broken => Event::Broken,
             State::Head => self.head(bytes),
             State::Sized(left) | State::ChunkData(left) => {
                 let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
@@ -70,42 +89,62 @@ impl Framing {
                 if *left == 0 {
                     self.state = match self.state {
                         State::Sized(_) => State::Head,
-                        _ => State::ChunkLine(Vec::new()),
+                        _ => State::ChunkEnd(false),
                     };
                 }
                 Event::Release(take)
             }
+            State::ChunkEnd(seen_cr) => match (bytes.first(), *seen_cr) {
+                (Some(b'\r'), false) => {
+                    *seen_cr = true;
+                    Event::Release(1)
+                }
+                (Some(b'\n'), true) => {
+                    self.state = State::ChunkLine(Vec::new());
+                    Event::Release(1)
+                }
+                _ => self.broken(),
+            },
             State::ChunkLine(line) => {
-                let end = bytes.iter().position(|byte| *byte == b'\n');
-                let take = end.map_or(bytes.len(), |end| end + 1);
-                line.extend_from_slice(&bytes[..take]);
-                if end.is_some() {
+                let (take, ended) = take_line(line, bytes);
+                if line.len() > MAX_CHUNK_LINE {
+                    return self.broken();
+                }
+                if ended {
                     self.state = match chunk_size(line) {
-                        Some(0) => State::Trailers(true),
-                        // The line end after the data belongs to it.
-                        Some(size) => State::ChunkData(size.saturating_add(2)),
-                        None => State::Blind,
+                        Some(0) => State::Trailers { line: Vec::new(), bytes: 0, fields: 0 },
+                        Some(size) => State::ChunkData(size),
+                        None => return self.broken(),
                     };
-                } else if line.len() > MAX_CHUNK_LINE {
-                    self.state = State::Blind;
                 }
                 Event::Release(take)
             }
-            State::Trailers(empty) => {
-                for (at, byte) in bytes.iter().enumerate() {
-                    match byte {
-                        b'\n' if *empty => {
-                            self.state = State::Head;
-                            return Event::Release(at + 1);
-                        }
-                        b'\n' => *empty = true,
-                        b'\r' => {}
-                        _ => *empty = false,
-                    }
+            State::Trailers { line, bytes: before, fields } => {
+                let (take, ended) = take_line(line, bytes);
+                if *before + line.len() > MAX_TRAILERS {
+                    return self.broken();
                 }
-                Event::Release(bytes.len())
+                if ended {
+                    let Some(text) = line.strip_suffix(b"\r\n") else { return self.broken() };
+                    if text.is_empty() {
+                        self.state = State::Head;
+                        return Event::Release(take);
+                    }
+                    if raw_field(text).is_err() || *fields >= MAX_TRAILER_FIELDS {
+                        return self.broken();
+                    }
+                    *before += line.len();
+                    *fields += 1;
+                    line.clear();
+                }
+                Event::Release(take)
             }
         }
+    }
+
+    fn broken(&mut self) -> Event {
+        self.state = State::Broken;
+        Event::Broken
     }
 
     fn head(&mut self, bytes: &[u8]) -> Event {
@@ -139,6 +178,38 @@ impl Framing {
         };
         Event::Head { length: end, verdict }
     }
+}
+
+/// Moves bytes to the end of a line; how many, and whether it has ended.
+fn take_line(line: &mut Vec<u8>, bytes: &[u8]) -> (usize, bool) {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let take = end.map_or(bytes.len(), |end| end + 1);
+    line.extend_from_slice(bytes.get(..take).unwrap_or_default());
+    (take, end.is_some())
+}
+
+/// The verdicts on the requests in a connection's bytes, read in pieces of `step` bytes, and how many bytes went on to the
+/// parser: which requests are found, and whether all of it goes on, does not depend on `step`.
+pub fn requests(bytes: &[u8], step: usize, max_head: usize) -> (Vec<Result<(), Reject>>, usize) {
+    let mut framing = Framing::new(max_head);
+    let (mut held, mut verdicts, mut released) = (Vec::new(), Vec::new(), 0);
+    for piece in bytes.chunks(step.max(1)) {
+        held.extend_from_slice(piece);
+        while !held.is_empty() {
+            let length = match framing.next(&held) {
+                Event::Release(length) => length,
+                Event::Head { length, verdict } => {
+                    verdicts.push(verdict);
+                    length
+                }
+                Event::More => break,
+                Event::Broken => return (verdicts, released),
+            };
+            held.drain(..length.min(held.len()));
+            released += length;
+        }
+    }
+    (verdicts, released)
 }
 
 /// The offset after the empty line that ends a head.
@@ -209,25 +280,9 @@ mod tests {
 
     /// The verdicts on a connection's bytes, given in pieces of `step`, and whether all of it was released.
     fn heads(bytes: &[u8], step: usize) -> (Vec<Result<(), Reason>>, bool) {
-        let mut framing = Framing::new(1000);
-        let (mut held, mut verdicts) = (Vec::new(), Vec::new());
-        for piece in bytes.chunks(step) {
-            held.extend_from_slice(piece);
-            while !held.is_empty() {
-                match framing.next(&held) {
-                    Event::Release(length) => {
-                        assert!(length > 0 && length <= held.len());
-                        held.drain(..length);
-                    }
-                    Event::Head { length, verdict } => {
-                        held.drain(..length);
-                        verdicts.push(verdict.map_err(|reject| reject.reason));
-                    }
-                    Event::More => break,
-                }
-            }
-        }
-        (verdicts, held.is_empty())
+        let (verdicts, released) = requests(bytes, step, 1000);
+        let reasons = verdicts.into_iter().map(|verdict| verdict.map_err(|reject| reject.reason));
+        (reasons.collect(), released == bytes.len())
     }
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -271,10 +326,100 @@ mod tests {
         }
     }
 
+    /// Pitfall 38: what another parser might take otherwise goes to none.
+    #[test]
+    fn rfc9112_7_1_chunks_are_taken_by_the_letter() {
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let long = "x".repeat(MAX_CHUNK_LINE);
+        let many = "a: b\r\n".repeat(MAX_TRAILER_FIELDS + 1);
+        let big = format!("a: {}\r\n", "b".repeat(MAX_TRAILERS));
+        for (content, taken) in [
+            ("0\r\n\r\n", true),
+            ("5\r\nhello\r\n0\r\n\r\n", true),
+            ("5;a=\"b\"\r\nhello\r\n0;x\r\nA: b\r\nC:\r\n\r\n", true),
+            ("5 \t;a\r\nhello\r\n0\r\n\r\n", true),
+            ("5\nhello\r\n0\r\n\r\n", false),
+            ("5\r\nhello\n0\r\n\r\n", false),
+            ("5\r\nhello\r0\r\n\r\n", false),
+            ("5\r\nhelloX\r\n0\r\n\r\n", false),
+            ("5\r\nhell\r\n0\r\n\r\n", false),
+            ("5\r;a\r\nhello\r\n0\r\n\r\n", false),
+            ("5;a\rb\r\nhello\r\n0\r\n\r\n", false),
+            ("5;a\0b\r\nhello\r\n0\r\n\r\n", false),
+            (" 5\r\nhello\r\n0\r\n\r\n", false),
+            ("+5\r\nhello\r\n0\r\n\r\n", false),
+            ("0x5\r\nhello\r\n0\r\n\r\n", false),
+            ("\r\n0\r\n\r\n", false),
+            ("0\r\n\n", false),
+            ("0\r\nA: b\n\r\n", false),
+            ("0\r\nA : b\r\n\r\n", false),
+            ("0\r\n b\r\n\r\n", false),
+            ("0\r\nA: b\r\n\r\r\n", false),
+            ("0\r\nno field\r\n\r\n", false),
+            (&format!("5;{long}\r\nhello\r\n0\r\n\r\n"), false),
+            (&format!("0\r\n{many}\r\n"), false),
+            (&format!("0\r\n{big}\r\n"), false),
+        ] {
+            // A request behind it is found only where the content was taken.
+            let bytes = format!("{head}{content}{GET}");
+            for step in [1, 2, 7, bytes.len()] {
+                let (verdicts, released) = heads(bytes.as_bytes(), step);
+                assert_eq!(
+                    (verdicts.len(), released),
+                    (1 + usize::from(taken), taken),
+                    "{content:?}"
+                );
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_taken_in_bounded_work(bytes in proptest::collection::vec(any::<u8>(), 0..3000), step in 1..50usize) {
             let (_, _) = heads(&bytes, step);
+        }
+
+        /// How the bytes come in packets changes nothing.
+        #[test]
+        fn pieces_do_not_matter(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    Just("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"),
+                    Just("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 6\r\n\r\n"),
+                    Just(GET),
+                    Just("5\r\nhello\r\n"),
+                    Just("3;x\r\nGET\r\n"),
+                    Just("0\r\n\r\n"),
+                    Just("0\r\nA: b\r\n\r\n"),
+                    Just("\r\n"),
+                    Just("\n"),
+                    Just("x"),
+                ],
+                0..8,
+            ),
+            step in 1..40usize,
+        ) {
+            let bytes = parts.concat();
+            prop_assert_eq!(heads(bytes.as_bytes(), step), heads(bytes.as_bytes(), bytes.len()));
+        }
+
+        /// Contents of any chunks are left behind exactly where they end.
+        #[test]
+        fn what_is_well_framed_ends_where_it_says(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..6),
+            trailer in any::<bool>(),
+            step in 1..60usize,
+        ) {
+            let mut bytes = b"PUT /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n".to_vec();
+            for chunk in &chunks {
+                bytes.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(if trailer { b"0\r\nx-sum: 1\r\n\r\n" } else { b"0\r\n\r\n" });
+            bytes.extend_from_slice(GET.as_bytes());
+            let (verdicts, released) = heads(&bytes, step);
+            prop_assert_eq!((verdicts, released), (vec![Ok(()), Ok(())], true));
         }
     }
 }

@@ -74,7 +74,7 @@ fn raw_request_line(line: &[u8]) -> Result<Version, Reject> {
 }
 
 /// A field line taken apart; no folded line, no space before the colon, no empty name, no control character.
-fn raw_field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
+pub fn raw_field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
     let invalid = Reject::bad(Reason::FieldInvalid);
     let colon = line.iter().position(|b| *b == b':').ok_or(invalid)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);

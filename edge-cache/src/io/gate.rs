@@ -151,6 +151,8 @@ pub struct Gate<S: Linger> {
     write_timer: Option<Pin<Box<Sleep>>>,
     /// An interim response of which a part may be out.
     early: BytesMut,
+    /// The framing of a request's content is not valid.
+    broken: bool,
 }
 
 /// A stream that can be read after its end was written.
@@ -179,6 +181,7 @@ impl<S: Linger> Gate<S> {
             read_timer: None,
             write_timer: None,
             early: BytesMut::new(),
+            broken: false,
         }
     }
 
@@ -204,6 +207,10 @@ impl<S: Linger> Gate<S> {
                 }
                 Event::More => {
                     self.head_began.get_or_insert_with(Instant::now);
+                    break;
+                }
+                Event::Broken => {
+                    self.broken = true;
                     break;
                 }
             }
@@ -255,6 +262,9 @@ impl<S: Linger> AsyncRead for Gate<S> {
             if this.released > 0 {
                 this.give(buf);
                 return Poll::Ready(Ok(()));
+            }
+            if this.broken {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             this.held.reserve(READ);
             let Some(inner) = &mut this.inner else { return Poll::Ready(Ok(())) };

@@ -349,6 +349,8 @@ fn heads(stream: &[u8], split: usize) -> Found {
             }
             Event::More if known == stream.len() => break,
             Event::More => known = stream.len(),
+            // Nothing more of this connection goes to the parser.
+            Event::Broken => break,
         }
     }
     found
