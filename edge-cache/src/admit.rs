@@ -25,8 +25,8 @@ pub use raw::{raw_field, raw_head};
 pub const MAX_TARGET: usize = 8 * 1024;
 /// Largest head: request line and all fields. hyper's `max_buf_size` and `max_header_list_size` are set to it.
 pub const MAX_HEAD: usize = 32 * 1024;
-/// Most fields in one head.
-pub const MAX_FIELDS: usize = 128;
+/// Most fields in one head: what hyper's parser takes at most.
+pub const MAX_FIELDS: usize = 100;
 
 /// A request's head as it arrived.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! `edge-cache` from outside: one node, or a few, in front of scripted origins.
 
+mod admission;
 mod buckets;
 mod collapsing;
 mod cors;

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::secure;
 use crate::wait::PATIENCE;
@@ -134,4 +137,113 @@ async fn next(response: &mut ResponseFuture) -> Result<Next, h2::Error> {
         std::pin::Pin::new(&mut *response).poll(cx).map_ok(Next::Response)
     })
     .await
+}
+
+/// What became of a request's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered with 200.
+    Response,
+    /// It was answered with something else.
+    Refused,
+    /// Its stream was reset with this code.
+    Reset(u32),
+    /// The connection was ended with this code, or closed.
+    GoAway(u32),
+}
+
+/// Sends exactly these fields as the head of a request on a connection of its own: no library looks at them before.
+#[track_caller]
+pub fn raw_head(addr: SocketAddr, host: &str, fields: &[(&str, &str)]) -> Outcome {
+    on_stream(addr, host, async |tls| {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        bytes.extend(frame(1, 5, 1, &block(fields)));
+        tls.write_all(&bytes).await.unwrap();
+        loop {
+            let Some((kind, stream, payload)) = read_frame(tls).await else {
+                return Outcome::GoAway(0);
+            };
+            match kind {
+                // Its first field is `:status`, 200 has an entry in the table of RFC 7541.
+                1 if stream == 1 && payload.first() == Some(&0x88) => return Outcome::Response,
+                1 if stream == 1 => return Outcome::Refused,
+                3 if stream == 1 => return Outcome::Reset(number(&payload, 0)),
+                7 => return Outcome::GoAway(number(&payload, 4)),
+                _ => {}
+            }
+        }
+    })
+}
+
+/// Begins so many requests and resets each at once; panics unless the connection is ended for it.
+#[track_caller]
+pub fn flood_resets(addr: SocketAddr, host: &str, count: u32) {
+    on_stream(addr, host, async |tls| {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        let path =
+            [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/r")];
+        let head = block(&path);
+        for stream in 0..count {
+            bytes.extend(frame(1, 5, stream * 2 + 1, &head));
+            bytes.extend(frame(3, 0, stream * 2 + 1, &8u32.to_be_bytes()));
+        }
+        // The peer may close in the middle of it.
+        let _ = tls.write_all(&bytes).await;
+        while read_frame(tls).await.is_some() {}
+    });
+}
+
+fn on_stream<T>(
+    addr: SocketAddr,
+    host: &str,
+    work: impl AsyncFnOnce(&mut TlsStream<TcpStream>) -> T,
+) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let done = runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, async {
+            let mut tls = secure::connect(addr, host, &["h2"]).await.unwrap();
+            work(&mut tls).await
+        })
+        .await
+    });
+    done.unwrap_or_else(|_| panic!("https://{host} at {addr}: nothing within {PATIENCE:?}"))
+}
+
+/// A frame (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Fields as literals without indexing (RFC 7541 §6.2.2); names and values are short.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
+        bytes.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "no continuation of lengths here");
+            bytes.push(u8::try_from(text.len()).unwrap());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+async fn read_frame(tls: &mut TlsStream<TcpStream>) -> Option<(u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    tls.read_exact(&mut head).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; length as usize];
+    tls.read_exact(&mut payload).await.ok()?;
+    Some((head[3], number(&head, 5) & 0x7fff_ffff, payload))
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    let part = bytes.get(at..at + 4).and_then(|part| part.try_into().ok());
+    part.map_or(0, u32::from_be_bytes)
 }

@@ -177,6 +177,9 @@ impl ResponseBody {
         self.ended = true;
         if let Some(exchange) = &mut self.exchange {
             exchange.whole = whole;
+            if !whole {
+                exchange.cut(self.remaining.is_some());
+            }
         }
         self.source = Source::Empty;
         self.exchange = None;

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
 
 use crate::admit::Reject;
 use crate::framing::{Event, Framing};
@@ -40,6 +42,8 @@ pub struct Shared {
     early: Mutex<Early>,
     /// The connection is HTTP no more.
     switched: AtomicBool,
+    /// It ends by a reset.
+    aborted: AtomicBool,
 }
 
 /// Bytes that go out before the response that the service has not given yet.
@@ -59,6 +63,7 @@ impl Default for Shared {
             has_early: AtomicBool::new(false),
             early: Mutex::default(),
             switched: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
         }
     }
 }
@@ -99,6 +104,15 @@ impl Shared {
         self.switched.store(true, Ordering::Release);
     }
 
+    /// The connection is to end by a reset: its end is that of a response without a length, which was cut.
+    fn abort(&self) {
+        self.aborted.store(true, Ordering::Release);
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
+    }
+
     fn is_switched(&self) -> bool {
         self.switched.load(Ordering::Acquire)
     }
@@ -112,6 +126,13 @@ impl Shared {
 
 /// A request that is being answered.
 pub struct Busy(Arc<Shared>);
+
+impl Busy {
+    /// The response was cut, and the client could not see it from anything but a reset.
+    pub(super) fn abort(&self) {
+        self.0.abort();
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -155,10 +176,24 @@ pub struct Gate<S: Linger> {
     broken: bool,
 }
 
-/// A stream that can be read after its end was written.
-pub trait Linger: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+/// A stream that can be read after its end was written, and that can end without one.
+pub trait Linger: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Closed from now on by a reset: the other side must not take this end for a good one.
+    fn abort(&self);
+}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Linger for S {}
+impl Linger for TcpStream {
+    fn abort(&self) {
+        // A connection that has ended already needs none.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Linger for TlsStream<TcpStream> {
+    fn abort(&self) {
+        self.get_ref().0.abort();
+    }
+}
 
 impl<S: Linger> Gate<S> {
     /// A gate before `inner`. `held_open` is kept until the stream is closed.
@@ -392,6 +427,10 @@ impl<S: Linger> AsyncWrite for Gate<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        if this.shared.is_aborted() {
+            inner.abort();
+            return Poll::Ready(Ok(()));
+        }
         let result = Pin::new(inner).poll_shutdown(cx);
         this.watch_write(cx, result)
     }
@@ -410,6 +449,12 @@ const LINGER_BYTES: usize = 4 << 20;
 impl<S: Linger> Drop for Gate<S> {
     fn drop(&mut self) {
         if self.shared.is_switched() {
+            return;
+        }
+        if self.shared.is_aborted() {
+            if let Some(inner) = &self.inner {
+                inner.abort();
+            }
             return;
         }
         let unread = self.framing.as_ref().is_some_and(|framing| !framing.is_between_requests())

@@ -17,11 +17,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use shared::io::sockets;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use super::gate::{Gate, Limits, Shared};
+use super::gate::{Gate, Limits, Linger, Shared};
 use super::http2;
 use super::node::Node;
 use super::request_body::RequestBody;
@@ -324,7 +323,7 @@ async fn speak<S>(
     limits: Limits,
 ) -> Result<(), BoxError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Linger,
 {
     let node = &counted.node;
     let shared = Arc::new(Shared::default());

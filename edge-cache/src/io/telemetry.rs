@@ -267,7 +267,7 @@ pub struct Exchange {
     pub tells_timing: bool,
     counted: bool,
     log: JsonLog,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Exchange {
@@ -301,7 +301,7 @@ impl Exchange {
             tells_timing: false,
             counted: true,
             log,
-            _busy: busy,
+            busy,
         })
     }
 
@@ -314,6 +314,13 @@ impl Exchange {
     pub fn add_sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.node.telemetry.bytes_out.add(bytes);
+    }
+
+    /// The response is cut. `delimited`: the client can tell by the length, or by the last chunk.
+    pub fn cut(&self, delimited: bool) {
+        if self.version == Version::HTTP_10 && !delimited {
+            self.busy.abort();
+        }
     }
 
     /// It is neither counted nor logged.
