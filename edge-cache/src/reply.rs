@@ -28,6 +28,21 @@ pub fn check(
     Ok(())
 }
 
+/// Has one Content-Length stand where the same one stood several times (RFC 9112 §6.3): the next one on the way may
+/// understand only that.
+pub fn single_length(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(first), second) = (lines.next(), lines.next()) else { return };
+    if second.is_none() && !first.as_bytes().contains(&b',') {
+        return;
+    }
+    let member = first.as_bytes().split(|b| *b == b',').next().unwrap_or_default().trim_ascii();
+    // Their being the same was checked by the parser, or there would be no response.
+    if let Ok(length) = HeaderValue::from_bytes(member) {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
 /// RFC 9112 §6.1, §6.3: a response with both framings ends where somebody may have meant it not to; other transfer codings
 /// than chunked were not asked for, and are not undone here.
 fn is_framed_well(headers: &HeaderMap) -> bool {
@@ -110,6 +125,21 @@ mod tests {
         for (status, good) in [(200, true), (418, true), (599, true), (600, false), (999, false)] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(check(status, &HeaderMap::new(), None).is_ok(), good, "{status}");
+        }
+    }
+
+    #[test]
+    fn rfc9112_6_3_one_length_for_several() {
+        for (fields, expected) in [
+            (&[][..], &[][..]),
+            (&[("content-length", "2")], &["2"]),
+            (&[("content-length", "2, 2")], &["2"]),
+            (&[("content-length", "2"), ("content-length", "2")], &["2"]),
+        ] {
+            let mut fields = headers(fields);
+            single_length(&mut fields);
+            let left: Vec<_> = fields.get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(left, expected);
         }
     }
 

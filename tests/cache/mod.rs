@@ -5,6 +5,7 @@ mod buckets;
 mod collapsing;
 mod cors;
 mod encodings;
+mod ends;
 mod failures;
 mod fuzz;
 mod http2_origins;

@@ -547,10 +547,11 @@ impl Upstream {
             }
         };
         match answered {
-            Ok(response) => {
-                let (status, headers) = (response.status(), response.headers());
+            Ok(mut response) => {
                 let bad = |why| Failed { error: self.error(Reason::BadResponse, why), ask: None };
-                reply::check(status, headers, upgrade.as_ref()).map_err(bad)?;
+                reply::check(response.status(), response.headers(), upgrade.as_ref())
+                    .map_err(bad)?;
+                reply::single_length(response.headers_mut());
                 Ok((response, conn))
             }
             Err(_) if upload.is_some_and(|upload| upload.is_broken()) => {
