@@ -291,6 +291,29 @@ fn an_answer_before_the_request_is_whole_is_passed_on() {
     assert_eq!(wire.read_one_head().map(|head| head.status), Some(413));
 }
 
+/// A client that stops in the middle of its content gets the blame, and the origin none: others are served.
+#[test]
+fn a_client_that_stops_in_its_content_is_not_the_origins_fault() {
+    let origin = Origin::start();
+    origin.route("/*", Script::ok("fine").cache_control("no-store"));
+    let fleet = routes(plan(&origin).edge("e1", "icn"));
+    let edge = fleet.node("e1");
+    let mut stalled: Vec<Wire> = (0..4).map(|_| Wire::connect(edge.http())).collect();
+    for wire in &mut stalled {
+        wire.send(format!("POST /p/x HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10\r\n\r\n12345"));
+    }
+    for wire in &mut stalled {
+        let reply = wire.read_reply("POST");
+        let proxy_status = reply.head.joined("proxy-status");
+        assert_eq!(reply.status, 400, "{proxy_status}");
+        assert!(proxy_status.contains("http_request_error"), "{proxy_status}");
+        wire.assert_closed();
+    }
+    let up = edge.metrics().sum("edge_cache_origin_servers_up", &[("origin", "static")]);
+    assert_eq!((up, edge.get("/p/y").text().as_str()), (1.0, "fine"));
+    assert_eq!(origin.count("/p/x"), 0, "no whole request came");
+}
+
 /// An origin over TLS that answers without a length, and then closes with close_notify or without.
 fn tls_origin(notify: bool) -> SocketAddr {
     let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();

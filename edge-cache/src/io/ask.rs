@@ -72,6 +72,7 @@ pub struct Upload {
     moved: AtomicBool,
     broken: AtomicBool,
     ended: AtomicBool,
+    awaited: AtomicBool,
     continued: AtomicBool,
     waker: AtomicWaker,
 }
@@ -90,6 +91,11 @@ impl Upload {
         self.continued.store(true, Ordering::Release);
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The client is waited for, not the server.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
     }
 
     /// All of it has been sent.
@@ -128,7 +134,9 @@ impl Body for Outgoing {
                     ready!(upload.poll_continued(cx, waiting));
                     *held = None;
                 }
-                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                let frame = Pin::new(&mut *body).poll_frame(cx);
+                upload.awaited.store(frame.is_pending(), Ordering::Relaxed);
+                let frame = ready!(frame);
                 upload.moved.store(true, Ordering::Relaxed);
                 match &frame {
                     Some(Err(_)) => upload.broken.store(true, Ordering::Relaxed),

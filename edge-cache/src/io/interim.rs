@@ -9,13 +9,14 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::Notify;
 
+use super::ask::Upload;
 use super::gate;
 use crate::semantics::headers::interim_fields;
 
@@ -106,6 +107,23 @@ impl Sink {
         self.arrived.notify_one();
     }
 
+    /// Takes those that come to this request, over HTTP/1.1; `upload` is told of 100 (Continue).
+    pub(super) fn listen<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        upload: Option<Arc<Upload>>,
+    ) {
+        let sink = Arc::clone(self);
+        hyper::ext::on_informational(request, move |response| {
+            if response.status() == StatusCode::CONTINUE
+                && let Some(upload) = &upload
+            {
+                upload.go_on();
+            }
+            sink.push(response.status(), response.headers());
+        });
+    }
+
     /// Ready when the upstream has sent more of them than anybody needs.
     pub async fn flooded(&self) {
         self.flooded.notified().await;
@@ -141,10 +159,10 @@ pub enum Early<'a> {
 
 impl Early<'_> {
     /// A sink for a fetch on behalf of this client.
-    pub fn sink(&self) -> Option<std::sync::Arc<Sink>> {
+    pub fn sink(&self) -> Option<Arc<Sink>> {
         match self {
             Self::None => None,
-            Self::Http1(_) | Self::Http2(_) => Some(std::sync::Arc::default()),
+            Self::Http1(_) | Self::Http2(_) => Some(Arc::default()),
         }
     }
 

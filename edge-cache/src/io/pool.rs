@@ -496,23 +496,11 @@ impl Upstream {
         let tls = self.servers.get(at).is_some_and(|server| server.url.tls);
         let http2 = matches!(conn, Conn::Http2(_));
         let untouched = if http2 && !ask.is_repeatable() { ask.again() } else { None };
-        let request = to_request(ask, http2, tls);
-        let mut request = match request {
-            Ok(request) => request,
-            Err(detail) => {
-                return Err(Failed { error: self.error(Reason::Internal, detail), ask: None });
-            }
-        };
+        let ended = |reason, detail: &str| Failed { error: self.error(reason, detail), ask: None };
+        let mut request =
+            to_request(ask, http2, tls).map_err(|detail| ended(Reason::Internal, &detail))?;
         if !http2 {
-            let (sink, upload) = (Arc::clone(&sink), upload.clone());
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE
-                    && let Some(upload) = &upload
-                {
-                    upload.go_on();
-                }
-                sink.push(response.status(), response.headers());
-            });
+            sink.listen(&mut request, upload.clone());
         }
         let answered = async {
             match &mut conn {
@@ -532,32 +520,31 @@ impl Upstream {
                 match tokio::time::timeout(first_byte, first).await {
                     Ok(Some(answered)) => break answered,
                     Ok(None) => {
-                        let detail = "interim responses without end";
-                        let error = self.error(Reason::BadResponse, detail);
-                        return Err(Failed { error, ask: None });
+                        return Err(ended(Reason::BadResponse, "interim responses without end"));
                     }
                     // Content still on its way up: the time for the response has not begun.
                     Err(_) if upload.as_ref().is_some_and(|upload| upload.take_moved()) => {}
+                    Err(_) if upload.as_ref().is_some_and(|upload| upload.is_awaited()) => {
+                        let detail = format!("nothing of the client's content in {first_byte:?}");
+                        return Err(ended(Reason::RequestIncomplete, &detail));
+                    }
                     Err(_) => {
                         let detail = format!("no response within {first_byte:?}");
-                        let error = self.error(Reason::FirstByteTimeout, detail);
-                        return Err(Failed { error, ask: None });
+                        return Err(ended(Reason::FirstByteTimeout, &detail));
                     }
                 }
             }
         };
         match answered {
             Ok(mut response) => {
-                let bad = |why| Failed { error: self.error(Reason::BadResponse, why), ask: None };
                 reply::check(response.status(), response.headers(), upgrade.as_ref())
-                    .map_err(bad)?;
+                    .map_err(|why| ended(Reason::BadResponse, why))?;
                 reply::single_length(response.headers_mut());
                 Ok((response, conn))
             }
             Err(_) if upload.is_some_and(|upload| upload.is_broken()) => {
                 let detail = "the client's content broke off or is not valid";
-                let error = self.error(Reason::RequestIncomplete, detail);
-                Err(Failed { error, ask: None })
+                Err(ended(Reason::RequestIncomplete, detail))
             }
             Err(mut failed) => {
                 let unsent = failed.take_message().map(|request| from_request(request, interim));
