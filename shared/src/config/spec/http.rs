@@ -30,7 +30,8 @@ pub struct OriginSpec {
     /// Which version of HTTP is spoken to it.
     #[serde(default)]
     pub protocol: OriginProtocol,
-    /// Requests are signed (AWS Signature Version 4), for S3-compatible buckets.
+    /// Requests are signed (AWS Signature Version 4), for S3-compatible buckets: GET and HEAD, and other methods that a route
+    /// lists in `methods`. What a client sends as Authorization or `x-amz-*` does not reach the bucket.
     pub sigv4: Option<SigV4Spec>,
     /// Active check. None: servers count as up until requests to them fail.
     pub health: Option<OriginHealthSpec>,
