@@ -1,3 +1,5 @@
+//! Tests of what is taken off and put on at each hop.
+
 use proptest::prelude::*;
 
 use super::*;
