@@ -113,7 +113,8 @@ impl Refetch {
             let slot = Slot::Segment { version: Some(version.id()), index };
             (object.key.hash(), object.variant, slot)
         };
-        let since = self.since;
+        // What is fetched now comes after all purges that are known now.
+        let since = Since { fence: node.positions.current(), ..self.since };
         let stored = |index| version.has(index);
         let (mut task, ask) =
             match node

@@ -457,6 +457,7 @@ async fn a_stale_part_is_revalidated_in_parts() {
         let response = request(edge.http, "GET", "/a", &range(at, at)).await;
         assert_eq!((response.status, response.body.as_slice()), (206, &[version][..]), "{at}");
         assert_eq!(ranges(&origin).last().unwrap(), asked);
+        edge.until("the segment is stored", |node| node.fills.held() == 0).await;
     }
     assert_eq!(origin.count(), 3);
 }
