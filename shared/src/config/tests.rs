@@ -257,6 +257,9 @@ fn values_must_be_in_bounds() {
         ),
         ("[cache.assets]", "[cache.assets]\ntargeted = [\"a b\"]", "`a b` is not a field name"),
         ("[cache.assets]", "[cache.assets]\ntargeted = [\"expires\"]", "it counts anyway"),
+        ("[cache.assets]", "[cache.assets]\ntags = [\"a b\"]", "`a b` is not a field name"),
+        ("[cache.assets]", "[cache.assets]\ntags = [\"X\", \"x\"]", "`x` is listed twice"),
+        ("[edge.icn-1]", "[edge.icn-1]\npurge_from = [\"10.0.0.1/8\"]", "10.0.0.1/8"),
         (
             "[cache.assets]",
             "[cache.assets]\ntargeted = [\"Surrogate-Control\"]",
@@ -287,6 +290,7 @@ fn risky_settings_are_warned_of() {
         ("[steering.web]", "[steering.web]\ndatacenters = [\"icn\"]", "alone in its pool"),
         ("[steering.web]", "[steering.web]\nttl = { max = \"1h\" }", "longer than failover needs"),
         ("check = \"edge\"", "", "without a `check`"),
+        ("[edge.icn-1]", "[edge.icn-1]\npurge_from = [\"0.0.0.0/0\"]", "anybody may purge"),
         ("check = \"edge\"", "ramp = \"1m\"", "returns only from the operator's drain"),
         ("kind = \"http\"", "kind = \"http\"\nmin_days = 9", "looks at certificates"),
         ("kind = \"http\"", "kind = \"https\"\nmin_days = 90", "would fail"),

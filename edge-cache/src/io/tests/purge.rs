@@ -10,7 +10,8 @@ use super::{
 };
 use crate::io::purge::purge;
 use crate::key::{CacheKey, KeyRules};
-use crate::purge::{Kind, Position, Target};
+use crate::purge::{Fences, Floor, Kind, Position, Tags, Target, Verdict};
+use shared::io::clock;
 
 /// An origin whose every answer says how many came before it; `/slow` waits for the gate after its head was asked for.
 async fn versions(fields: &'static str, gate: &Arc<Semaphore>) -> ScriptedOrigin {
@@ -352,4 +353,32 @@ async fn the_same_purge_twice_is_one() {
     assert_eq!(text(&get(node.http, "/a").await), "v0");
     // Another one at the same position is another one.
     assert!(purge(&node.node, &[url("/a")], Kind::Soft, given).position > first.position);
+}
+
+/// What a purge costs, and what it makes of a lookup: printed, for the numbers depend on the machine. What is asserted is
+/// that purges of other URLs leave what is stored alone.
+#[test]
+fn a_hundred_thousand_purges() {
+    let fences = Fences::new(1 << 30);
+    let key = CacheKey::of_url("http://www.test/a/b/c/d.png", &KeyRules::default()).unwrap();
+    let tags = Tags::default();
+    let lookups = |fences: &Fences| {
+        let started = clock::instant();
+        let current = (0..100_000)
+            .filter(|_| {
+                let fence = std::hint::black_box(Position(1));
+                fences.judge(&key, &tags, fence, Floor::default()) == Verdict::Current
+            })
+            .count();
+        assert_eq!(current, 100_000);
+        started.elapsed() / 100_000
+    };
+    let before = lookups(&fences);
+    let started = clock::instant();
+    for n in 0..100_000u64 {
+        let url = Target::Url(format!("http://www.test/other/{n}").into());
+        fences.apply(&url, Kind::Hard, Position(n + 2));
+    }
+    let each = started.elapsed() / 100_000;
+    println!("a purge {each:?}, a lookup {before:?} before and {:?} after", lookups(&fences));
 }
