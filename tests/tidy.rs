@@ -212,6 +212,44 @@ fn links_in_documents_resolve() {
     assert_none(complaints);
 }
 
+/// The tests that the document of conformance names, in the last column of its tables, are there: each pitfall has one.
+#[test]
+fn every_test_named_in_the_conformance_document_exists() {
+    let sources: Vec<String> = ["edge-cache/src", "tests"]
+        .iter()
+        .flat_map(|folder| files(folder, "rs"))
+        .map(|(_, text)| text)
+        .collect();
+    let mut tests = BTreeSet::new();
+    for text in &sources {
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let Some(after) = line.trim_start_matches("async ").strip_prefix("fn ") else {
+                continue;
+            };
+            let marked =
+                |line: &&str| line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            if lines[number.saturating_sub(3)..number].iter().any(marked) {
+                tests.extend(after.split('(').next());
+            }
+        }
+    }
+    let mut complaints = Vec::new();
+    let mut pitfalls = 0;
+    let path = "edge-cache/docs/conformance.md";
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let named: Vec<&str> = cells.last().unwrap().split('`').skip(1).step_by(2).collect();
+        pitfalls += usize::from(cells[0].parse() == Ok(pitfalls + 1) && !named.is_empty());
+        for name in named.iter().filter(|name| !tests.contains(*name)) {
+            complaints.push(format!("{path}:{}: there is no test `{name}`", number + 1));
+        }
+    }
+    assert_none(complaints);
+    assert_eq!(pitfalls, 54, "pitfalls, in their order, each with a test");
+}
+
 #[test]
 fn words_are_found_as_whole_paths() {
     assert!(names("use tokio::net;", "tokio::"));

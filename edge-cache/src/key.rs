@@ -134,6 +134,12 @@ impl CacheKey {
         Self { hash: xxh3_128(text.as_bytes()), text: text.into_boxed_str() }
     }
 
+    /// With a hash that belongs to another text.
+    #[cfg(test)]
+    pub(crate) fn with_hash(self, hash: u128) -> Self {
+        Self { hash, ..self }
+    }
+
     /// From a URL as an operator writes it (purge, explain): normalised like a request's. Headers and cookies of the key
     /// are taken as absent.
     pub fn of_url(url: &str, rules: &KeyRules) -> Result<Self, Reason> {

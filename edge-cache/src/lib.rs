@@ -6,11 +6,12 @@
 //! are believed), all by the rules in [`semantics`]. [`store`] keeps what may be kept, in aligned [`segment`]s, [`fill`]
 //! shares one fetch among all who wait for it, [`purge`] says what of both is too old, [`framing`] finds requests in a
 //! client's bytes, [`config`] is one node's configuration.
-//! [`io`] does it, [`cmd`] is the command line.
+//! [`io`] does it, [`cmd`] is the command line. [`conformance`] says what is done of which specification.
 
 pub mod admit;
 pub mod cmd;
 pub mod config;
+pub mod conformance;
 pub mod encode;
 pub mod fill;
 pub mod framing;

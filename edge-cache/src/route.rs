@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 use crate::key::{normalise_authority, normalise_path};
 use crate::rules::rewrite::Target;
@@ -53,6 +54,12 @@ impl PathPattern {
     /// What the `*` stands for in a path that matches: nothing where there is none, and for `/api` in `/api/*`.
     pub fn rest<'p>(&self, path: &'p str) -> &'p str {
         path.strip_prefix(self.text.as_str()).filter(|_| self.below).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, if self.below { "*" } else { "" })
     }
 }
 

@@ -140,11 +140,13 @@ fn table(status: &Status) -> String {
 /// `explain`.
 pub(super) fn explain(
     global: &Global,
+    method: &str,
     url: &str,
     headers: &[String],
     client: Option<std::net::IpAddr>,
 ) -> u8 {
-    let mut target = format!("/v1/explain?url={}", percent_encode(url));
+    let mut target =
+        format!("/v1/explain?url={}&method={}", percent_encode(url), percent_encode(method));
     for header in headers {
         target += &format!("&header={}", percent_encode(header));
     }
@@ -157,40 +159,82 @@ pub(super) fn explain(
 fn lines(explained: &serde_json::Value) -> String {
     use std::fmt::Write;
     let mut out = String::new();
-    for key in ["site", "origin", "key", "decision", "reason"] {
-        let value = explained.get(key).and_then(|value| value.as_str()).unwrap_or("-");
-        let _ = writeln!(out, "{key:<10}{value}");
-    }
-    let list = |key: &str| {
-        explained.get(key).and_then(|value| value.as_array()).cloned().unwrap_or_default()
+    // Writing to a string cannot fail.
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(out, "{name:<10}{text}");
     };
-    for step in list("steps") {
-        let text =
-            |key: &str| step.get(key).and_then(|value| value.as_str()).unwrap_or("-").to_owned();
-        let _ = writeln!(out, "{:<10}{:<10}{}", "step", text("step"), text("result"));
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => "-".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let words = |value: &serde_json::Value| {
+        let all: Vec<String> = value.as_array().into_iter().flatten().map(text).collect();
+        if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+    };
+    for name in ["method", "site", "route"] {
+        line(name, &text(&explained[name]));
     }
-    let parents: Vec<String> =
-        list("parents").iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
-    let _ = writeln!(
-        out,
-        "{:<10}{}",
-        "parents",
-        if parents.is_empty() { "-".to_owned() } else { parents.join(", ") }
+    let policy = &explained["policy"];
+    line(
+        "policy",
+        &match policy.is_object() {
+            false => "the route does not cache".to_owned(),
+            true => format!(
+                "profile {}, ttl default {} s, min {} s, max {} s, stale-while-revalidate {} s, stale-if-error {} s",
+                text(&policy["profile"]),
+                policy["ttl_default"],
+                policy["ttl_min"],
+                policy["ttl_max"],
+                policy["stale_while_revalidate"],
+                policy["stale_if_error"]
+            ),
+        },
     );
-    let stored = list("stored");
-    if stored.is_empty() {
-        let _ = writeln!(out, "{:<10}nothing", "stored");
+    for name in ["key", "decision", "reason", "next"] {
+        line(name, &text(&explained[name]));
     }
-    for object in stored {
-        let number = |key: &str| object.get(key).and_then(serde_json::Value::as_i64).unwrap_or(0);
-        let _ = writeln!(
-            out,
-            "{:<10}status {}, {} bytes, age {} s, ttl {} s",
+    let fallback = &explained["fallback"];
+    if fallback.is_object() {
+        line("fallback", &format!("stale for {} s more, should that fail", fallback["seconds"]));
+    }
+    line("parents", &words(&explained["parents"]));
+    line("origin", &text(&explained["origin"]));
+    for step in explained["steps"].as_array().into_iter().flatten() {
+        line("step", &format!("{:<10}{}", text(&step["step"]), text(&step["result"])));
+    }
+    let stored = explained["stored"].as_array().cloned().unwrap_or_default();
+    if stored.is_empty() {
+        line("stored", "nothing");
+    }
+    for object in &stored {
+        let selected = if object["selected"] == true { "this one" } else { "another" };
+        line(
             "stored",
-            number("status"),
-            number("length"),
-            number("age"),
-            number("ttl")
+            &format!(
+                "{selected}: status {}, {} bytes, vary {}",
+                object["status"],
+                object["length"],
+                words(&object["vary"])
+            ),
+        );
+        line(
+            "",
+            &format!(
+                "lifetime {} s ({}), age {} s ({} s on arrival), ttl {} s",
+                object["lifetime"],
+                text(&object["lifetime_from"]),
+                object["age"],
+                object["age_on_arrival"],
+                object["ttl"]
+            ),
+        );
+        line(
+            "",
+            &format!(
+                "stale-while-revalidate {} s, stale-if-error {} s",
+                object["stale_while_revalidate"], object["stale_if_error"]
+            ),
         );
     }
     out

@@ -32,7 +32,8 @@ enum Command {
     Serve,
     /// Check the configuration, certificates and tokens; print every problem
     Check,
-    /// Say what a running node would do with a GET for a URL, and why
+    /// Say what a running node would do with a request for a URL, and why: site, route, policy, key, what is stored and
+    /// how fresh it is, and who would be asked. Nothing is asked, fetched or changed
     Explain {
         /// Absolute URL, such as `https://www.cdn.test/images/a.png`
         url: String,
@@ -42,6 +43,9 @@ enum Command {
         /// Address of the client, for rules about networks and countries
         #[arg(long, value_name = "ADDRESS")]
         client: Option<std::net::IpAddr>,
+        /// Method of the request
+        #[arg(long, short = 'X', default_value = "GET")]
+        method: String,
     },
     /// Show requests, hit ratio, store and upstreams of a running node
     Status,
@@ -75,7 +79,9 @@ pub fn main() -> ExitCode {
     ExitCode::from(match &cli.command {
         Command::Serve => serve::run(global),
         Command::Check => check(global),
-        Command::Explain { url, headers, client } => client::explain(global, url, headers, *client),
+        Command::Explain { url, headers, client, method } => {
+            client::explain(global, method, url, headers, *client)
+        }
         Command::Status => client::status(global),
         Command::Purge(args) => purge::run(global, args),
         Command::Sign(args) => sign::run(global, args),

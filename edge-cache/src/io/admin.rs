@@ -6,16 +6,12 @@ use std::sync::{Arc, PoisonError};
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use shared::io::admin::{Answer, Call, Handler};
-use shared::io::clock;
 use shared::report::{OriginState, Report, State};
-use shared::time::UnixMillis;
 use tokio::sync::mpsc;
 
 use super::explain::{self, Explained};
 use super::node::Node;
-use crate::purge::tags;
 use crate::semantics::reason::Outcome;
-use crate::store::Object;
 
 /// Every path and its parameters.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -211,66 +207,6 @@ fn report(node: &Node) -> Report {
     }
 }
 
-fn object(object: &Object, found: &Explained, now: UnixMillis) -> serde_json::Value {
-    let headers: Vec<(&str, String)> = object
-        .head
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-        })
-        .collect();
-    serde_json::json!({
-        "status": object.head.status.as_u16(),
-        "length": object.length,
-        "weight": object.weight(),
-        "segments": object.version().map(|version| version.stored()),
-        "age": object.head.current_age(now).as_secs(),
-        "ttl": object.head.remaining_millis(now) / 1000,
-        "lifetime": object.head.lifetimes.fresh.as_secs(),
-        "lifetime_from": format!("{:?}", object.head.lifetimes.source),
-        "vary": match &object.head.vary {
-            crate::semantics::vary::Vary::Fields(names) => names.iter().map(|name| name.as_str().to_owned()).collect(),
-            crate::semantics::vary::Vary::Star => vec!["*".to_owned()],
-        },
-        "headers": headers,
-        "fence": object.head.fence.0,
-        "tags": tags::listed(&object.head.headers, &found.tag_fields),
-    })
-}
-
-fn explained(explained: &Explained) -> serde_json::Value {
-    use crate::lookup::Decision;
-    let now = clock::steady();
-    let action = match explained.decision {
-        Decision::Hit { .. } => "answer from the store",
-        Decision::Stale { revalidate: true, .. } => "answer from the store, and revalidate behind",
-        Decision::Stale { .. } => "answer from the store, stale",
-        Decision::Revalidate { .. } => "revalidate, then answer",
-        Decision::Miss { .. } => "fetch, then answer",
-        Decision::Pass { .. } => "pass on",
-        Decision::GatewayTimeout { .. } => "answer 504",
-    };
-    // A rule of the route comes before the cache.
-    let (action, reason) = match explained.answer {
-        Some((status, reason)) => (format!("answer {}", status.as_u16()), reason),
-        None => (action.to_owned(), explained.decision.reason()),
-    };
-    let steps = explained.steps.iter();
-    let steps = steps.map(|step| serde_json::json!({ "step": step.step, "result": step.result }));
-    serde_json::json!({
-        "site": &*explained.site,
-        "origin": explained.origin.as_deref(),
-        "cached_route": explained.cached,
-        "key": explained.key.text(),
-        "decision": action,
-        "reason": reason.code(),
-        "steps": steps.collect::<Vec<_>>(),
-        "parents": explained.parents.iter().map(|name| name.to_string()).collect::<Vec<_>>(),
-        "stored": explained.stored.iter().map(|stored| object(stored, explained, now)).collect::<Vec<_>>(),
-    })
-}
-
 /// The handler of the admin API.
 pub fn handler(node: &Arc<Node>, reloads: mpsc::Sender<ReloadRequest>) -> Handler {
     let node = Arc::clone(node);
@@ -296,13 +232,12 @@ pub(super) async fn answer(
         (true, ["v1", "openapi.json"]) => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         (true, ["v1", "status"]) => Answer::json(&status(node)),
         (true, ["v1", "report"]) => Answer::json(&report(node)),
-        (true, ["v1", "explain"]) => of_url(node, call, explained),
+        (true, ["v1", "explain"]) => of_url(node, call, Explained::json),
         (true, ["v1", "object"]) => of_url(node, call, |found| {
-            let now = clock::steady();
             serde_json::json!({
                 "key": found.key.text(),
                 "purged": { "hard": found.purged.hard.0, "soft": found.purged.soft.0 },
-                "stored": found.stored.iter().map(|stored| object(stored, found, now)).collect::<Vec<_>>(),
+                "stored": found.objects(),
             })
         }),
         (false, ["v1", "purge"]) => super::purge::post(node, call),
@@ -363,7 +298,10 @@ fn of_url(node: &Node, call: &Call, show: impl Fn(&Explained) -> serde_json::Val
         Some(Ok(client)) => Some(client),
         Some(Err(_)) => return bad("the parameter `client` is an IP address"),
     };
-    match explain::explain(node, url, &headers, client) {
+    let Ok(method) = call.parameter("method").unwrap_or("GET").parse::<Method>() else {
+        return bad("the parameter `method` is one of HTTP's, such as HEAD");
+    };
+    match explain::explain(node, &method, url, &headers, client) {
         Ok(found) => Answer::json(&show(&found)),
         Err(reject) => Answer::problem(
             reject.status,

@@ -1,3 +1,5 @@
+//! What purges are and take, on values.
+
 use proptest::prelude::*;
 
 use super::tags::tests::{ORIGIN, tags};

@@ -470,4 +470,40 @@ mod tests {
         assert_eq!(store.judge(&found, hard(5)), Verdict::Stale);
         assert_eq!(store.judge(&stored, hard(5)), Verdict::Purged);
     }
+
+    /// The whole key is compared, not the hash alone: two texts with one hash could be made on purpose.
+    #[test]
+    fn pitfall_50_equal_hashes_are_not_equal_keys() {
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
+        let none = HeaderMap::new();
+        let (mine, yours) = (object("/a", &none, &none, b"mine"), object("/b", &none, &none, b""));
+        assert!(store.put(Arc::clone(&mine), 32));
+        let forged = yours.key.clone().with_hash(mine.key.hash());
+        assert!(matches!(look(&store, &forged, &none), Found::Nothing));
+        assert!(store.all(&forged).is_empty());
+        assert_eq!(found(look(&store, &mine.key, &none)).unwrap(), b"mine");
+    }
+
+    /// Who reads a body reads on, whatever becomes of its place.
+    #[test]
+    fn pitfall_53_what_is_evicted_stays_for_its_readers() {
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
+        let none = HeaderMap::new();
+        let first = object("/a", &none, &none, &[7; 50_000]);
+        assert!(store.put(Arc::clone(&first), 32));
+        let held = look(&store, &first.key, &none);
+        for n in 0..200 {
+            let path = format!("/{n}");
+            let other = object(&path, &none, &none, &[1; 50_000]);
+            assert!(store.put(Arc::clone(&other), 32));
+            // Asked for more often than what is held, so that this one is what goes.
+            for _ in 0..20 {
+                look(&store, &other.key, &none);
+            }
+        }
+        store.remove(&first);
+        assert!(store.memory().stats().bytes <= 1 << 20);
+        assert!(matches!(look(&store, &first.key, &none), Found::Nothing));
+        assert_eq!(found(held).unwrap(), [7; 50_000]);
+    }
 }
