@@ -2,7 +2,7 @@
 //!
 //! One request is sent to one server here; which server, and what happens when it fails, [`super::fetch`] decides.
 //! A connection is used again only after the response on it was read to its end; those of HTTP/2 are shared, see
-//! [`super::streams`]. Idle connections are shared by all workers, but those of the same worker go first: their wake-ups
+//! `streams`. Idle connections are shared by all workers, but those of the same worker go first: their wake-ups
 //! stay on its core.
 
 use std::pin::pin;
