@@ -26,7 +26,10 @@ target=${CARGO_TARGET_DIR:-target}
 bin=$target/release
 var=$root/var/demo
 config=$root/config/demo/meridian.toml
-site=$root/config/demo/site
+# What the static origins serve: a copy, for a file of it changes and a large one is added.
+site=$var/site
+film=/films/one.mp4
+film_size=$((32 << 20))
 bucket=$root/config/demo/bucket
 host=www.cdn.test
 
@@ -253,6 +256,14 @@ origin_count() {
   echo $((a + b))
 }
 
+# How many bytes of a path the static origins have sent.
+origin_sent() {
+  local a b
+  a=$(curl -sS --noproxy '*' --max-time 5 "http://${ip[static-1]}/__sent?path=$1")
+  b=$(curl -sS --noproxy '*' --max-time 5 "http://${ip[static-2]}/__sent?path=$1")
+  echo $((a + b))
+}
+
 # metric ADDRESS FAMILY [LABEL]: the sum of the family's series that carry this label.
 metric() {
   local line sum=0 value
@@ -295,7 +306,10 @@ begin() {
   for name in "${nameservers[@]}" "${edges[@]}" "${parents[@]}" "${origins[@]}"; do
     gone "$name" || { leave_running=yes; fail "a demo is running already: scripts/demo.sh down ends it"; }
   done
-  rm -f "$var"/*.log "$var"/*.pid
+  rm -rf "$var"/*.log "$var"/*.pid "$site"
+  cp -r "$root/config/demo/site" "$site"
+  mkdir "$site${film%/*}"
+  head -c "$film_size" /dev/urandom >"$site$film"
   check_ports
   command_line "geodns check --config config/demo/meridian.toml"
   "$bin/geodns" check --config "$config" >"$var/check.log" 2>&1 || { cat "$var/check.log" >&2; fail 'geodns refuses the configuration'; }
@@ -438,6 +452,79 @@ origin_statuses() {
   done
 }
 
+story_purge() {
+  local path=/news.txt url=http://$host:8080/news.txt name text
+  step 'What an edge purges is gone, though its parent still has it'
+  echo 'the first version' >"$site$path"
+  for name in "${edges[@]}"; do
+    fetch "$name" $path
+    is "$(<"$body_file")" 'the first version' || fail "$name answers: $(<"$body_file")"
+  done
+  echo 'the second version' >"$site$path"
+  fetch icn-1 $path; show_fetch
+  check 'the first version is stored, as it may be' is "$(<"$body_file")" 'the first version'
+  purge icn-1 "$url"
+  fetch icn-1 $path; show_fetch
+  check 'icn-1 answers with the second version' is "$(<"$body_file")" 'the second version'
+  fetch fra-1 $path
+  check 'fra-1, which was not told, has the first one still' is "$(<"$body_file")" 'the first version'
+
+  step 'A purge of the whole CDN: parents first, then edges, all at one position'
+  echo 'the third version' >"$site$path"
+  position=''
+  for name in "${parents[@]}" "${edges[@]}"; do
+    purge "$name" "$url" ${position:+--position "$position"}
+  done
+  for name in "${edges[@]}"; do
+    fetch "$name" $path
+    is "$(<"$body_file")" 'the third version' || fail "$name answers: $(<"$body_file")"
+  done
+  good 'all 6 edges answer with the third version'
+  text=$(curl -sS --noproxy '*' --max-time 5 "http://${ip[icn-1]}:9090/v1/object?url=$url") || fail "no answer: $text"
+  check 'the admin API tells the position of the last purge' contains "$text" "$position"
+}
+# purge NODE ARGUMENTS...: sets $position to where the purge stands.
+purge() {
+  local name=$1 text; shift
+  command_line "edge-cache purge --node $name $*"
+  text=$("$bin/edge-cache" purge --config "$config" --node "$name" --output json "$@" 2>&1) || fail "purge: $text"
+  [[ $text =~ \"seq\":\ *([0-9]+) ]] || fail "purge: $text"
+  position=${BASH_REMATCH[1]}
+}
+
+story_routes() {
+  local before url signed
+  step 'A signature opens a route; one byte of a large film costs the origin one segment'
+  fetch icn-1 $film; show_fetch
+  check 'without a signature the answer is 403' is "$status" 403
+  url=http://$host:8080$film
+  command_line "edge-cache sign $url --key k1 --expires 1h"
+  signed=$("$bin/edge-cache" sign "$url" --key k1 --expires 1h --config "$config" 2>&1) || fail "sign: $signed"
+  say "$signed"
+  before=$(origin_sent $film)
+  fetch icn-1 "${signed#*:8080}" -r 20000000-20000000; show_fetch
+  check 'with it the byte arrives: 206' is "$status" 206
+  check 'it is the byte of the file' is "$(cksum <"$body_file")" "$(tail -c +20000001 "$site$film" | head -c 1 | cksum)"
+  check "of $((film_size >> 20)) MiB the origin has sent 256 KiB" is $(($(origin_sent $film) - before)) $((256 << 10))
+  fetch icn-1 "${signed#*:8080}" -r 20000100-20000200; show_fetch
+  check 'its neighbours are a hit' contains "$cache_status" 'icn-1; hit'
+  check 'a changed signature is refused' refused "${signed#*:8080}x"
+
+  step 'A redirect, and an encoding, are made at the edge'
+  fetch fra-2 '/old/style.css?v=1'; show_fetch
+  check 'what has moved is answered 308' is "$status" 308
+  check 'the new place is told' contains "${fields,,}" $'\nlocation: /style.css?v=1\n'
+  wait_for 10 'the stylesheet to be stored in gzip, too' in_gzip fra-2 /style.css
+  show_fetch
+  check 'it is smaller' test "$(wc -c <"$body_file")" -lt "$(wc -c <"$site/style.css")"
+  if command -v gzip >/dev/null; then
+    gzip -dc <"$body_file" >"$var/unpacked"
+    check 'unpacked it is the file' same_file "$var/unpacked" "$site/style.css"
+  fi
+}
+refused() { fetch icn-1 "$1"; [[ $status == 403 ]]; }
+in_gzip() { fetch "$1" "$2" -H 'Accept-Encoding: gzip'; [[ ${fields,,} == *$'\ncontent-encoding: gzip\n'* ]]; }
+
 story_failover() {
   step 'Seoul dies: its clients move, nobody gets an empty answer'
   local name pid start took
@@ -543,6 +630,8 @@ ${bold}The demo is running.${plain} Try:
   Status  $bin/geodns status --config $config --node ns1
           $bin/edge-cache status --config $config --node icn-1
           curl http://127.0.1.1:9090/metrics
+  Purge   $bin/edge-cache purge http://$host:8080/style.css --config $config --node icn-1
+  Sign    $bin/edge-cache sign http://$host:8080$film --key k1 --expires 1h --config $config
   Logs    $var/
 
   End it  $root/scripts/demo.sh down
@@ -575,6 +664,8 @@ case ${1:-story} in
     begin
     story_dns
     story_cache
+    story_purge
+    story_routes
     story_failover
     story_numbers
     story_end

@@ -1,5 +1,5 @@
 //! The origins of the demo: `demo-origin static` serves files with validators, `demo-origin api` a small JSON API that
-//! must not be cached. Both count what they are asked, and tell at `/__count`.
+//! must not be cached. Both count what they are asked, and tell at `/__count` and `/__sent`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,11 +18,12 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
-    /// Files of a folder, with ETag, Last-Modified and Cache-Control.
+    /// Files of a folder, or one range of them, with ETag, Last-Modified and Cache-Control.
     Static(StaticArgs),
     /// A JSON API: /api/time, and /api/echo for any method. Nothing of it may be stored.
     Api(ListenArgs),
@@ -83,17 +84,27 @@ fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Default)]
 struct Count {
     by_path: Mutex<BTreeMap<String, BTreeMap<u16, u64>>>,
+    /// Bytes of content.
+    sent: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Count {
     /// Paths beyond this many are counted together: a demo may be crawled.
     const MOST_PATHS: usize = 10_000;
 
-    fn add(&self, path: &str, status: StatusCode) {
+    fn add(&self, path: &str, status: StatusCode, bytes: u64) {
         let mut by_path = self.by_path.lock().unwrap_or_else(PoisonError::into_inner);
         let full = by_path.len() >= Self::MOST_PATHS && !by_path.contains_key(path);
         let path = if full { "(others)" } else { path };
         *by_path.entry(path.to_owned()).or_default().entry(status.as_u16()).or_default() += 1;
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        *sent.entry(path.to_owned()).or_default() += bytes;
+    }
+
+    /// How many bytes of a path's content were sent.
+    fn sent(&self, path: &str) -> u64 {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.get(path).copied().unwrap_or(0)
     }
 
     /// The whole table, or the number of requests of one path.
@@ -168,13 +179,20 @@ impl Origin {
                 let query = request.uri().query().and_then(|query| query.strip_prefix("path="));
                 return text(StatusCode::OK, &(self.count.tell(query) + "\n"));
             }
+            "/__sent" => {
+                let query = request.uri().query().and_then(|query| query.strip_prefix("path="));
+                return text(
+                    StatusCode::OK,
+                    &format!("{}\n", self.count.sent(query.unwrap_or("/"))),
+                );
+            }
             _ => {}
         }
         let answer = match &self.kind {
             Kind::Static(args) => args.answer(&request).await,
             Kind::Api(_) => self.api(request).await,
         };
-        self.count.add(&path, answer.status());
+        self.count.add(&path, answer.status(), answer.body().size_hint().lower());
         answer
     }
 
@@ -296,8 +314,14 @@ impl File {
                 .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
                 .is_some_and(|date| since.as_secs() <= date.as_secs()),
         };
+        let length = self.content.len();
+        let range = field(RANGE)
+            .filter(|_| request.method() == Method::GET)
+            .filter(|_| field(IF_RANGE).is_none_or(|tag| tag == etag))
+            .and_then(|range| one_range(range, length));
         let mut answer = Response::new(Full::default());
         let headers = answer.headers_mut();
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         if let Ok(etag) = HeaderValue::from_str(&etag) {
             headers.insert(ETAG, etag);
         }
@@ -307,11 +331,28 @@ impl File {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.kind));
         if unchanged {
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        } else if let Some(range) = range {
+            let of = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+            if let Ok(of) = HeaderValue::from_str(&of) {
+                answer.headers_mut().insert(CONTENT_RANGE, of);
+            }
+            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+            *answer.body_mut() = Full::new(self.content.slice(range));
         } else {
             *answer.body_mut() = Full::new(self.content);
         }
         answer
     }
+}
+
+/// The bytes that `bytes=FIRST-LAST` or `bytes=FIRST-` means. Any other form, and what lies beyond the end, is answered with
+/// the whole file (RFC 9110 §14.2 lets a server ignore Range).
+fn one_range(range: &str, length: usize) -> Option<std::ops::Range<usize>> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let first: usize = first.parse().ok()?;
+    let last = if last.is_empty() { usize::MAX } else { last.parse().ok()? };
+    let end = last.saturating_add(1).min(length);
+    (first < end).then_some(first..end)
 }
 
 fn text(status: StatusCode, content: &str) -> Answer {
@@ -362,6 +403,18 @@ mod tests {
         let pairs = [("/".into(), "short".into()), ("/a/".into(), "long".into())];
         assert_eq!(longest(&pairs, "/a/b"), Some("long"));
         assert_eq!(longest(&pairs, "/ab"), Some("short"));
+    }
+
+    #[test]
+    fn a_range_is_cut_at_the_end_or_ignored() {
+        assert_eq!(one_range("bytes=0-0", 10), Some(0..1));
+        assert_eq!(one_range("bytes=4-", 10), Some(4..10));
+        assert_eq!(one_range("bytes=4-99999999999999999", 10), Some(4..10));
+        for ignored in
+            ["bytes=10-", "bytes=5-4", "bytes=-3", "bytes=0-1,4-5", "bytes=a-b", "lines=0-1"]
+        {
+            assert_eq!(one_range(ignored, 10), None, "{ignored}");
+        }
     }
 
     #[test]
