@@ -1,6 +1,7 @@
 //! Both programs as their operators see them: start, status, metrics, logs, reload, drain, and the pair together.
 
 mod example;
+mod openapi;
 mod operations;
 mod pair;
 mod reload;

@@ -122,7 +122,7 @@ fn table(status: &Status) -> String {
         if upstreams.is_empty() {
             continue;
         }
-        let _ = writeln!(out, "\n{title:<20}{:<36}{:<8}{:>12}", "SERVER", "STATE", "REQUESTS");
+        let _ = writeln!(out, "\n{title:<20}{:<36}{:<8}{:>12}", "SERVER", "STATE", "IN FLIGHT");
         for upstream in upstreams {
             for server in &upstream.servers {
                 let state = if server.up { "up" } else { "down" };

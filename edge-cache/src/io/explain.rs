@@ -145,7 +145,7 @@ pub fn explain(
         let cache = Explanation { step: "cache", result: reason.to_string() };
         let path = route.target_path(&admitted.path);
         let path =
-            path.map_or_else(|reason| reason.to_string(), |path| format!("asked for {path}"));
+            path.map_or_else(|reason| reason.to_string(), |path| format!("if asked, for {path}"));
         let fields = &route_rules.request_fields;
         let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
         let origin = Explanation { step: "origin", result: path + &fields };

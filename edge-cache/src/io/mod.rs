@@ -5,13 +5,17 @@
 //! * [`listen`]: worker threads, listeners, TLS, draining.
 //! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`rules`]: what its route asks of it before the
 //!   cache; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells what would be done, without
-//!   doing it.
+//!   doing it. [`purge`] takes purges, also those that come as requests; `select` puts one language or query for another
+//!   that is the same to what is stored; `join` waits for a fetch, `pass` is for what the store has no part in, `tunnel`
+//!   for what becomes another protocol.
 //! * [`fill_task`]: the task that owns a fetch into the store, among those of [`fills`]; [`part`] what is asked for in
 //!   parts, `ranged` how those answer, [`spill`] what is stored before a body's end, `pull` where a client finds it; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
-//!   `streams` says), signed by [`signer`] where it is a bucket, past servers that [`health`] knows to be down.
+//!   `streams` says), signed by [`signer`] where it is a bucket, past a [`server`] that [`health`] knows to be down.
+//!   [`ask`] is one such request, [`upstream_body`] the content that comes; [`fenced`] asks on where a purge has made an
+//!   answer too old, `fill_head` tells those who wait, `head_update` is what HEAD tells of what is stored.
 //! * [`encoder`]: encodings of stored objects, made beside all this.
-//! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side.
+//! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;

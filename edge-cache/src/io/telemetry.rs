@@ -362,7 +362,7 @@ impl Drop for Exchange {
             status: self.status.as_u16(),
             bytes: self.sent,
             whole: self.whole,
-            duration_ms: elapsed.as_secs_f64() * 1000.0,
+            duration_ms: elapsed.as_micros() as f64 / 1000.0,
             cache: outcome.label(),
             reason: self.reason.code(),
             collapsed: self.collapsed,

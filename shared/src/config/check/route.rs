@@ -127,6 +127,23 @@ impl Check<'_> {
         self.fields(&at(&["response_headers"]), set, remove, Direction::Response, route);
         if let Some(cors) = &route.cors {
             self.cors(&at(&["cors"]), cors);
+            for (index, method) in cors.methods.iter().enumerate() {
+                if is_method(method) && !serves(route, method) {
+                    let place = [at(&["cors", "methods"]), vec![index.into()]].concat();
+                    self.warn(
+                        place,
+                        format!(
+                            "preflights allow {method}, which `methods` does not have: it gets 405"
+                        ),
+                    );
+                }
+            }
+        }
+        if !route.upgrade.is_empty() && !serves(route, "GET") {
+            self.warn(
+                at(&["upgrade"]),
+                "a connection is switched by a GET, which `methods` does not have: it gets 405",
+            );
         }
         self.access(&at(&["access"]), &route.access);
         if let Some(name) = &route.signed {
@@ -148,7 +165,7 @@ impl Check<'_> {
         for (index, method) in methods.iter().enumerate() {
             let at = [at, &[index.into()]].concat();
             let upper = method.to_ascii_uppercase();
-            if http::Method::from_bytes(method.as_bytes()).is_err() {
+            if !is_method(method) {
                 self.error(at, format!("`{method}` is not a method"));
             } else if matches!(upper.as_str(), "CONNECT" | "TRACE") {
                 self.error(at, format!("{upper} is not served on any route"));
@@ -336,6 +353,20 @@ impl Check<'_> {
 fn is_key_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn is_method(name: &str) -> bool {
+    http::Method::from_bytes(name.as_bytes()).is_ok()
+}
+
+/// Whether requests with this method get beyond the route's `methods`.
+fn serves(route: &RouteSpec, method: &str) -> bool {
+    match &route.methods {
+        Some(methods) => {
+            methods.iter().any(|served| served == method || (served == "GET" && method == "HEAD"))
+        }
+        None => http::Method::from_bytes(method.as_bytes()).is_ok_and(|known| is_known(&known)),
+    }
 }
 
 fn is_known(method: &http::Method) -> bool {

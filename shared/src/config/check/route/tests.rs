@@ -72,6 +72,8 @@ fn methods_redirects_and_rewrites() {
     says("methods = [\"GET\", \"GET\"]", &["twice"]);
     says("methods = [\"TRACE\"]", &["not served on any route"]);
     says("methods = [\"A B\"]", &["not a method"]);
+    says("upgrade = [\"websocket\"], methods = [\"GET\"]", &[]);
+    says("upgrade = [\"websocket\"], methods = [\"POST\"]", &["warning: a connection is switched"]);
     says("redirect = { to = \"/b\", status = 304 }", &["304 is no redirect"]);
     says("redirect = { to = \"https://b.test{rest}\" }", &["write a `/` between"]);
     says("redirect = { to = \"/{uri}\" }", &["placeholder `{uri}`"]);
@@ -133,6 +135,10 @@ fn cors_access_and_signatures() {
     says("cors = { origins = [\"http://a.test\"], credentials = true }", &["warning: whoever"]);
     says("cors = { origins = [\"*\"], methods = [\"put\"] }", &["write \"PUT\""]);
     says("cors = { origins = [\"*\"], headers = [\"a b\"] }", &["not a field name"]);
+    let put = "cors = { origins = [\"*\"], methods = [\"HEAD\", \"PUT\"] }";
+    says(put, &[]);
+    says(&format!("{put}, methods = [\"GET\"]"), &["warning: preflights allow PUT"]);
+    says("cors = { origins = [\"*\"], methods = [\"REPORT\"] }", &["allow REPORT"]);
     says(
         "cors = { origins = [\"https://a.test\"], expose = [\"*\"], credentials = true }",
         &["name the fields"],
