@@ -207,8 +207,8 @@ impl Plan {
                         Some(Arc::clone(policies.get(name.as_str()).unwrap_or(&default_policy)))
                     }
                 };
-                let rules =
-                    RouteRules::new(route, policy.is_some()).unwrap_or_else(|(key, message)| {
+                let rules = RouteRules::new(route, policy.as_deref().map(|policy| policy.profile))
+                    .unwrap_or_else(|(key, message)| {
                         let [site, name, routes] = at("routes");
                         problem(&[site, name, routes, index.into(), key.into()], message);
                         RouteRules::default()

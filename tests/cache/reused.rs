@@ -199,6 +199,70 @@ fn rfc9111_4_2_2_statuses() {
     check("heuristic = true", &cases);
 }
 
+/// RFC 9111 §4.2.2: what nobody has said a lifetime of. By the letter there has to be something to estimate it from.
+#[test]
+fn rfc9111_4_2_2_silence_in_both_profiles() {
+    check(
+        "",
+        &[
+            answer(&[], OnlySafeStores),
+            answer(&[TAG], OnlySafeStores),
+            answer(&[(CC, "public")], OnlySafeStores),
+            answer(&[("Last-Modified", PAST)], Stored),
+            answer(&[("Last-Modified", FUTURE)], OnlySafeStores),
+            answer(&[("Surrogate-Control", "no-store"), (CC, "max-age=100")], OnlySafeStores),
+            answer(&[("Surrogate-Control", "max-age=100"), (CC, "no-store")], OnlyRfcStores),
+        ],
+    );
+}
+
+/// RFC 9111 §4.2, §5.3: which dates are dates.
+#[test]
+fn rfc9111_4_2_dates_of_expires() {
+    let expires = |date, expected| (("Expires", date), expected);
+    let dates = [
+        expires(FUTURE, Stored),
+        expires("FRI, 01 JAN 2100 00:00:00 gmt", Stored),
+        expires("Fri Jan  1 00:00:00 2100", Stored),
+        expires("Sunday, 01-Jan-50 00:00:00 GMT", Stored),
+        expires("Mon, 01 Jan 2100 00:00:00 GMT", Stored),
+        expires("Fri, 01 Jan 2100 00:00:00 UTC", Asked),
+        expires("Fri, 01 Jan 2100 00:00:00 AEST", Asked),
+        expires("Fri, 01 Jan 50 00:00:00 GMT", Asked),
+        expires("Fri 01 Jan 2100 00:00:00 GMT", Asked),
+        expires("Fri, 01  Jan  2100 00:00:00 GMT", Asked),
+        expires("Fri, 01-Jan-2100 00:00:00 GMT", Asked),
+        expires("Fri, 01 Jan 2100 00.00.00 GMT", Asked),
+        expires("Fri, 01 Jan 2100 0:00:00 GMT", Asked),
+        expires("0", Asked),
+        expires("", Asked),
+    ];
+    let fields: Vec<_> = dates.iter().map(|(field, expected)| ([*field], *expected)).collect();
+    let cases: Vec<_> = fields.iter().map(|(field, expected)| answer(field, *expected)).collect();
+    check("", &cases);
+}
+
+/// RFC 9110 §9.1, RFC 9111 §4.4: in the rfc profile a route without `methods` passes on methods that it does not know, and
+/// what they do not fail at makes what is stored invalid.
+#[test]
+fn rfc9111_4_4_unknown_methods() {
+    for (profile, status, fetches) in [("safe", 405, 1), ("rfc", 200, 3)] {
+        let origin = Origin::start();
+        origin.route("/a", Script::ok("body").cache_control("max-age=100"));
+        let fleet = one_edge(&origin, &format!("profile = \"{profile}\""));
+        let edge = fleet.node("e1");
+        Request::get(HOST, "/a").send(edge.http());
+        let response = Request::new("M-SEARCH", HOST, "/a").send(edge.http());
+        assert_eq!(response.status, status, "{profile}");
+        Request::get(HOST, "/a").send(edge.http());
+        assert_eq!(origin.count("/a"), fetches, "{profile}");
+        for refused in ["TRACE", "CONNECT"] {
+            let response = Request::new(refused, HOST, "/a").send(edge.http());
+            assert!(matches!(response.status, 400 | 405), "{refused} in {profile}: {response:?}");
+        }
+    }
+}
+
 /// RFC 9111 §3.5, §5.2.1, §5.4; RFC 6265. In the safe profile no client gets past the cache by a field, and no cookie is
 /// stored.
 #[test]

@@ -21,6 +21,8 @@ const DEFAULT: [Method; 7] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Methods {
     served: Vec<Method>,
+    /// Others, too.
+    any: bool,
     /// The route names them itself: an origin that allows more is corrected.
     listed: bool,
     allow: HeaderValue,
@@ -57,6 +59,11 @@ impl Methods {
         Ok(Self::of(served, true))
     }
 
+    /// All that there are: which of them a resource has is for its origin to say (RFC 9110 §9.1).
+    pub fn any() -> Self {
+        Self { any: true, ..Self::default() }
+    }
+
     fn of(served: Vec<Method>, listed: bool) -> Self {
         let mut names: Vec<&str> = served.iter().map(Method::as_str).collect();
         if !names.contains(&"OPTIONS") {
@@ -65,12 +72,12 @@ impl Methods {
         let allow = names.join(", ");
         // Methods are tokens, which every field may hold.
         let allow = HeaderValue::from_str(&allow).unwrap_or(HeaderValue::from_static("GET, HEAD"));
-        Self { served, listed, allow }
+        Self { served, any: false, listed, allow }
     }
 
     /// Whether it is served.
     pub fn serves(&self, method: &Method) -> bool {
-        self.served.contains(method)
+        self.any || self.served.contains(method)
     }
 
     /// Whether the route names it itself.
@@ -133,6 +140,9 @@ mod tests {
         assert_eq!(default.allow(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         assert!(default.serves(&Method::DELETE) && !default.serves(&Method::TRACE));
         assert!(Methods::new(&["G T".to_owned()]).is_err());
+        let search = Method::from_bytes(b"M-SEARCH").unwrap();
+        assert!(!default.serves(&search) && !Methods::any().names(&search));
+        assert!(Methods::any().serves(&search), "RFC 9110 §9.1: the origin knows its methods");
     }
 
     #[test]

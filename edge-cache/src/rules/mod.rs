@@ -45,7 +45,7 @@ use self::redirect::{Redirect, Url};
 use self::rewrite::Target;
 use self::signed::{Keys, Signed};
 use crate::key::host_of;
-use crate::semantics::Reason;
+use crate::semantics::{Profile, Reason};
 
 /// The rules of a route.
 #[derive(Clone, Debug, Default)]
@@ -165,17 +165,18 @@ pub struct Afterwards {
 }
 
 impl RouteRules {
-    /// Those of a route; databases and keys are the caller's to add.
+    /// Those of a route, with the profile of its cache if it has one; databases and keys are the caller's to add.
     ///
     /// # Errors
     /// The key, and what is wrong with it.
-    pub fn new(spec: &RouteSpec, caches: bool) -> Result<Self, (&'static str, String)> {
+    pub fn new(spec: &RouteSpec, cache: Option<Profile>) -> Result<Self, (&'static str, String)> {
         let at = |key: &'static str| move |message: String| (key, message);
         Ok(Self {
             access: Access::new(&spec.access).map_err(at("access"))?,
             countries: None,
             methods: match &spec.methods {
                 Some(listed) => Methods::new(listed).map_err(at("methods"))?,
+                None if cache == Some(Profile::Rfc) => Methods::any(),
                 None => Methods::default(),
             },
             cors: spec.cors.as_ref().map(Cors::new).transpose().map_err(at("cors"))?,
@@ -189,7 +190,7 @@ impl RouteRules {
                 .map_err(at("redirect"))?,
             request_fields: Fields::new(&spec.request_headers).map_err(at("request_headers"))?,
             response_fields: Fields::new(&spec.response_headers).map_err(at("response_headers"))?,
-            caches,
+            caches: cache.is_some(),
             has_origin: spec.origin.is_some(),
         })
     }

@@ -44,7 +44,7 @@ fn keys() -> Keys {
 
 fn rules(spec: &RouteSpec) -> RouteRules {
     let keys = spec.signed.as_ref().map(|_| Arc::new(keys()));
-    RouteRules { keys, ..RouteRules::new(spec, true).unwrap() }
+    RouteRules { keys, ..RouteRules::new(spec, Some(Profile::Safe)).unwrap() }
 }
 
 /// Every rule there is.

@@ -56,6 +56,10 @@ pub fn apply_304(
     for name in [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE] {
         fields.remove(name);
     }
+    // Sums of the bytes that are stored; those of a 304 would be of its own content, which is none (RFC 9530 §2).
+    for name in ["content-md5", "content-digest"] {
+        fields.remove(name);
+    }
     if policy.profile == Profile::Safe {
         // A cookie on a 304 is one client's; it must not cost everybody the stored response.
         fields.remove(SET_COOKIE);
@@ -213,6 +217,7 @@ mod tests {
                 ("x-kept", "1"),
                 ("x-two", "1"),
                 ("x-two", "2"),
+                ("content-md5", "rL0Y20zC+Fzt72VPzMSk2A=="),
                 ("age", "7"),
             ],
             &policy,
@@ -227,6 +232,8 @@ mod tests {
             ("content-range", "bytes 0-1/2"),
             ("content-type", "text/plain;charset=utf-8"),
             ("x-two", "3"),
+            ("content-md5", "N7UdGUp1E+RbVvZSTy1R8g=="),
+            ("content-digest", "sha-256=:AAAA:"),
             ("connection", "x-hop"),
             ("x-hop", "1"),
             ("set-cookie", "a=b"),
@@ -244,6 +251,7 @@ mod tests {
                 ("content-length", "5"),
                 ("content-encoding", "gzip"),
                 ("content-type", "text/plain;charset=utf-8"),
+                ("content-md5", "rL0Y20zC+Fzt72VPzMSk2A=="),
                 ("x-kept", "1"),
                 ("x-two", "3"),
             ])

@@ -3,6 +3,7 @@
 //! No `flatten`, `untagged` or tagged enums: with those serde loses the line and column of a mistake.
 //! Names are references (`datacenter = "icn"`); [`super::check`] has verified them in a [`Spec`] that a program is given.
 
+mod cache;
 mod dns;
 mod http;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use cache::*;
 pub use dns::*;
 pub use http::*;
 

@@ -94,6 +94,22 @@ fn a_good_configuration_has_no_problem() {
     assert_eq!(spec.check["edge"].detection(), std::time::Duration::from_secs(6));
 }
 
+/// Three defaults of a cache policy are those of its profile.
+#[test]
+fn a_profile_has_its_defaults() {
+    let policy = |keys: &str| {
+        let text = GOOD.replace("[cache.assets]", &format!("[cache.assets]\n{keys}"));
+        let policy = load_text(&text).unwrap().spec.cache.remove("assets").unwrap();
+        (policy.ttl.default.get().as_secs(), policy.heuristic, policy.surrogate_control)
+    };
+    assert_eq!(policy(""), (600, false, false));
+    assert_eq!(policy("profile = \"rfc\""), (0, true, true));
+    assert_eq!(policy("profile = \"rfc\"\nttl = { min = \"5s\" }"), (5, true, true));
+    let written = "profile = \"rfc\"\nheuristic = false\nsurrogate_control = false";
+    assert_eq!(policy(&format!("{written}\nttl = {{ default = \"1m\" }}")), (60, false, false));
+    assert_eq!(policy("heuristic = true\nsurrogate_control = true"), (600, true, true));
+}
+
 #[test]
 fn an_unknown_key_has_its_place_and_the_nearest_key() {
     let text = GOOD.replace("[cache.assets]", "[cache.assets]\nttl = { defalt = \"1m\" }");

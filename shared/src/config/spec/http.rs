@@ -1,4 +1,4 @@
-//! What the file says of HTTP: origins, cache policies, tiers, sites.
+//! What the file says of HTTP: origins, tiers, sites.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -144,180 +144,6 @@ impl Default for TimeoutsSpec {
     }
 }
 
-/// `[cache.NAME]`: a cache policy.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CacheSpec {
-    /// Freshness lifetime.
-    pub ttl: CacheTtlSpec,
-    /// Status to freshness lifetime, where the origin gives none.
-    pub negative_ttl: BTreeMap<String, Dur>,
-    /// Serving stale (RFC 5861).
-    pub stale: StaleSpec,
-    /// What makes two requests the same.
-    pub key: KeySpec,
-    /// How close to the letter of RFC 9111.
-    pub profile: Profile,
-    /// Targeted fields (RFC 9213), the first one that is there and valid replaces Cache-Control and Expires.
-    pub targeted: Vec<String>,
-    /// Whether `Surrogate-Control` counts where no targeted field does.
-    pub surrogate_control: bool,
-    /// Whether a response with Last-Modified and without a lifetime gets a tenth of its age (RFC 9111 §4.2.2) instead of
-    /// `ttl.default`.
-    pub heuristic: bool,
-    /// Variants of one URL.
-    pub vary: VarySpec,
-    /// Whether the response field No-Vary-Search counts.
-    pub no_vary_search: bool,
-    /// Response fields with an object's tags, for purges by tag.
-    pub tags: Vec<String>,
-    /// What is fetched for a range that is not stored.
-    pub ranges: Ranges,
-    /// Encodings that are made of objects that the origin sends unencoded: `zstd`, `br`, `gzip`, the best first.
-    pub compress: Vec<String>,
-}
-
-impl Default for CacheSpec {
-    fn default() -> Self {
-        Self {
-            ttl: CacheTtlSpec::default(),
-            negative_ttl: BTreeMap::from([("404".to_owned(), Dur::secs(10))]),
-            stale: StaleSpec::default(),
-            key: KeySpec::default(),
-            profile: Profile::Safe,
-            targeted: vec!["CDN-Cache-Control".to_owned()],
-            surrogate_control: false,
-            heuristic: false,
-            vary: VarySpec::default(),
-            no_vary_search: false,
-            tags: ["Cache-Tag", "Surrogate-Key", "Cache-Groups"].map(str::to_owned).to_vec(),
-            ranges: Ranges::Segments,
-            compress: Vec::new(),
-        }
-    }
-}
-
-/// `vary` of a cache policy.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VarySpec {
-    /// Variants of one URL at most; the oldest makes room.
-    pub max: u32,
-    /// Languages that there are, the best first: Accept-Language counts as the one of these that it prefers. Empty: it
-    /// counts by the letter.
-    pub languages: Vec<String>,
-}
-
-impl Default for VarySpec {
-    fn default() -> Self {
-        Self { max: 32, languages: Vec::new() }
-    }
-}
-
-/// What is fetched for a range that is not stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ranges {
-    /// The aligned segments that hold it.
-    #[default]
-    Segments,
-    /// The whole object.
-    Whole,
-}
-
-/// `ttl` of a cache policy.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CacheTtlSpec {
-    /// Where the origin gives none.
-    pub default: Dur,
-    /// What the origin gives is raised to this.
-    pub min: Dur,
-    /// What the origin gives is lowered to this.
-    pub max: Dur,
-    /// Lifetimes are shortened by a share of up to this, 0 to 0.5, drawn by key and node, so that what was fetched together
-    /// does not expire together.
-    pub jitter: f64,
-}
-
-impl Default for CacheTtlSpec {
-    fn default() -> Self {
-        Self { default: Dur::secs(600), min: Dur::ZERO, max: Dur::secs(30 * 86_400), jitter: 0.0 }
-    }
-}
-
-/// `stale` of a cache policy.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StaleSpec {
-    /// For this long after freshness ends, stale is served while the origin is asked. None by default: RFC 9111 §4.2.4
-    /// leaves it to origins and operators to allow it.
-    pub while_revalidate: Dur,
-    /// For this long, stale is served when the origin fails.
-    pub if_error: Dur,
-    /// Within `if_error`, stale is served when the origin takes longer than this; 0: never.
-    pub after_wait: Dur,
-}
-
-impl Default for StaleSpec {
-    fn default() -> Self {
-        Self { while_revalidate: Dur::ZERO, if_error: Dur::secs(86_400), after_wait: Dur::secs(1) }
-    }
-}
-
-/// `key` of a cache policy.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KeySpec {
-    /// Whether query parameters are part of the key.
-    pub query: KeyQuery,
-    /// `query = "all"`: parameters left out, `*` at the end matches any rest.
-    pub drop: Vec<String>,
-    /// `query = "none"`: parameters kept all the same.
-    pub keep: Vec<String>,
-    /// Whether parameters are sorted by name.
-    pub sort: bool,
-    /// Request fields that are part of the key.
-    pub headers: Vec<String>,
-    /// Cookies that are part of the key.
-    pub cookies: Vec<String>,
-}
-
-impl Default for KeySpec {
-    fn default() -> Self {
-        Self {
-            query: KeyQuery::All,
-            drop: Vec::new(),
-            keep: Vec::new(),
-            sort: true,
-            headers: Vec::new(),
-            cookies: Vec::new(),
-        }
-    }
-}
-
-/// Whether query parameters are part of the cache key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyQuery {
-    /// All but those of `drop`.
-    #[default]
-    All,
-    /// None but those of `keep`.
-    None,
-}
-
-/// How close to the letter of RFC 9111 a cache policy is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// With the guards that a public CDN needs.
-    #[default]
-    Safe,
-    /// The letter of the RFC.
-    Rfc,
-}
-
 /// `[tier.NAME]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -388,7 +214,8 @@ pub struct RouteSpec {
     /// The path for the origin: `{path}` is the request's, `{rest}` what the `*` of `path` stands for. Not beside
     /// `strip_prefix`.
     pub rewrite: Option<Template>,
-    /// Methods that are served; others get 405. Default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.
+    /// Methods that are served; others get 405. Default: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS; with a cache policy of
+    /// [`super::Profile::Rfc`] all but CONNECT and TRACE.
     pub methods: Option<Vec<String>>,
     /// Answered with a redirect.
     pub redirect: Option<RedirectSpec>,
