@@ -30,4 +30,4 @@ if ! "$python" -c 'import moto.server, boto3, flask' 2>/dev/null; then
   python3 -m venv --clear "$venv" || { echo "python3-venv is needed" >&2; exit 1; }
   "$venv/bin/pip" install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
 fi
-MERIDIAN_BUCKET_PYTHON=$python cargo test -p tests --test all cache::buckets
+MERIDIAN_BUCKET_PYTHON=$python cargo test --locked -p tests --test all cache::buckets

@@ -109,6 +109,20 @@ pub struct Parent {
 }
 
 impl Plan {
+    /// Keys of the node's table that a running node cannot take from a new plan, where `self` is the one it was started
+    /// with.
+    pub fn fixed_at_start(&self, new: &Self) -> Vec<&'static str> {
+        let (old, edge) = (&self.edge, &new.edge);
+        let differs = [
+            (old.memory != edge.memory, "memory"),
+            (self.max_object != new.max_object, "max_object"),
+            (old.segment != edge.segment, "segment"),
+            (old.workers != edge.workers, "workers"),
+            (old.admin != edge.admin, "admin"),
+        ];
+        differs.into_iter().filter_map(|(differs, key)| differs.then_some(key)).collect()
+    }
+
     /// The plan of `node`, or of the only edge that there is.
     ///
     /// # Errors
@@ -534,6 +548,16 @@ routes = [
     fn a_parent_asks_no_parent_and_one_of_both_knows_itself() {
         assert!(plan(Some("iad-p1")).unwrap().sites[0].tier.is_none());
         assert!(plan(Some("icn-p1")).unwrap().parents["icn-p1"].is_self);
+    }
+
+    #[test]
+    fn what_differs_from_the_start_waits_for_the_next_one() {
+        let started = plan(Some("fra-1")).unwrap();
+        let mut new = started.clone();
+        new.edge.segment.0 *= 2;
+        new.edge.max_connections += 1;
+        assert_eq!(started.fixed_at_start(&new), ["segment"]);
+        assert_eq!(started.fixed_at_start(&started), [""; 0]);
     }
 
     #[test]

@@ -43,6 +43,8 @@ const PARENT_CONNECTIONS: usize = 512;
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
+    /// The plan that it was started with.
+    started: Plan,
     /// What is stored.
     pub store: Store,
     /// What is being fetched.
@@ -227,10 +229,11 @@ impl Node {
         let telemetry = Telemetry::default();
         let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
         let layout = Layout::new(plan.edge.segment.0);
-        let snapshot = Snapshot::new(plan, &telemetry, None)?;
+        let snapshot = Snapshot::new(plan.clone(), &telemetry, None)?;
         telemetry.reload_ok.set(1.0);
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
+            started: plan,
             store: Store::new(memory, max_object, layout),
             encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
@@ -275,18 +278,10 @@ impl Node {
             return Err(listing(&unusable));
         }
         let old = self.snapshot.load_full();
-        for (differs, key) in [
-            (plan.edge.memory != old.plan.edge.memory, "memory"),
-            (plan.max_object != old.plan.max_object, "max_object"),
-            (plan.edge.segment != old.plan.edge.segment, "segment"),
-            (plan.edge.workers != old.plan.edge.workers, "workers"),
-            (plan.edge.admin != old.plan.edge.admin, "admin"),
-        ] {
-            if differs {
-                tracing::warn!(
-                    "`{key}` has changed: it takes effect when the node is started anew"
-                );
-            }
+        for key in self.started.fixed_at_start(&plan) {
+            tracing::warn!(
+                "`{key}` is another than at the start: it takes effect when the node is started anew"
+            );
         }
         let new = Arc::new(Snapshot::new(plan, &self.telemetry, Some(&old))?);
         self.snapshot.store(Arc::clone(&new));
