@@ -182,6 +182,11 @@ fn content(head: &Head<'_>, http1: bool, ended: bool) -> Result<Content, Reject>
     if of_connections.iter().any(|name| headers.contains_key(name)) || !te_is_trailers() {
         return Err(Reject::new(StatusCode::BAD_REQUEST, Reason::ConnectionField));
     }
+    // RFC 9113 §8.2.1: over HTTP/1 it would be another value.
+    let padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    if headers.values().any(padded) {
+        return Err(Reject::new(StatusCode::BAD_REQUEST, Reason::FieldInvalid));
+    }
     Ok(match length {
         Some(0) => Content::None,
         Some(length) => Content::Length(length),
@@ -502,6 +507,10 @@ mod tests {
         ] {
             let request = request("GET", "http://a.test/", &[field]).version(Version::HTTP_2);
             assert_eq!(request.code().0, expected, "{field:?}");
+        }
+        for (value, expected) in [("a", 200), ("", 200), ("a b", 200), (" a", 400), ("a\t", 400)] {
+            let request = request("GET", "http://a.test/", &[("x", value)]);
+            assert_eq!(request.version(Version::HTTP_2).code().0, expected, "{value:?}");
         }
         let upgrade = [HOST_A, ("connection", "upgrade"), ("upgrade", "websocket")];
         assert!(request("GET", "/", &upgrade).admit().unwrap().upgrade);

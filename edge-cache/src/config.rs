@@ -50,8 +50,16 @@ pub struct Plan {
     pub signing: BTreeMap<String, BTreeMap<String, PathBuf>>,
     /// Databases of countries, where a route of ours needs them.
     pub databases: Vec<PathBuf>,
-    /// Addresses of nodes of this CDN: what they say of a client is believed.
-    pub peers: BTreeSet<IpAddr>,
+    /// Who is believed what he says of a client.
+    pub peers: Peers,
+}
+
+/// The nodes of this CDN that may ask a node: none for one that is in the first tier only, where nobody but clients asks.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    addresses: BTreeSet<IpAddr>,
+    /// One of them is on this machine's loopback addresses: they speak to each other from whichever the kernel picks.
+    on_loopback: bool,
 }
 
 /// A site.
@@ -305,30 +313,32 @@ impl Plan {
             purge_from: edge.purge_from.iter().filter_map(|text| text.parse().ok()).collect(),
             signing,
             databases,
-            peers: peers(spec),
+            peers: if edge.role == Role::Edge { Peers::default() } else { peers(spec, node) },
         })
     }
 
-    /// Whether a request that comes from `peer` may say for whom it asks. A node of this CDN may, and so may this
-    /// machine: on it, nodes speak to each other from whatever loopback address the kernel picks.
+    /// Whether a request that comes from `peer` may say for whom it asks: another node of this CDN may. A program on this
+    /// machine may only where the other nodes are on loopback addresses, too, as on a developer's machine: a proxy before
+    /// this node passes on what its clients say.
     pub fn is_peer(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        peer.is_loopback() || self.peers.contains(&peer)
+        self.peers.addresses.contains(&peer) || peer.is_loopback() && self.peers.on_loopback
     }
 }
 
-fn peers(spec: &Spec) -> BTreeSet<IpAddr> {
-    let listeners = |edge: &EdgeSpec| {
-        let sockets: Vec<SocketAddr> =
-            edge.http.iter().chain(&edge.https).copied().chain([edge.admin]).collect();
-        sockets
-            .into_iter()
-            .map(|socket| socket.ip())
-            .chain(edge.address.clone())
-            .collect::<Vec<_>>()
-    };
-    let all = spec.edge.values().flat_map(listeners);
-    all.map(|ip| ip.to_canonical()).filter(|ip| !ip.is_unspecified()).collect()
+fn peers(spec: &Spec, node: &str) -> Peers {
+    let mut peers = Peers::default();
+    for (_, edge) in spec.edge.iter().filter(|(name, _)| *name != node) {
+        let listeners = edge.http.iter().chain(&edge.https).map(SocketAddr::ip);
+        let served = listeners.chain(edge.address.iter().copied()).map(|ip| ip.to_canonical());
+        let served: Vec<_> = served.filter(|ip| !ip.is_unspecified()).collect();
+        peers.on_loopback |= served.iter().any(IpAddr::is_loopback);
+        peers.addresses.extend(served);
+        // Every node's admin listener is on loopback, unless it is said otherwise.
+        let admin = edge.admin.ip().to_canonical();
+        peers.addresses.extend((!admin.is_loopback() && !admin.is_unspecified()).then_some(admin));
+    }
+    peers
 }
 
 /// The origin, and those that stand in for it.
@@ -467,9 +477,9 @@ mod tests {
         assert_eq!(format!("{made:?}"), format!("{:?}", Policy::default()));
     }
 
-    struct One(&'static str);
+    struct One<'a>(&'a str);
 
-    impl Files for One {
+    impl Files for One<'_> {
         fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
             Ok(self.0.as_bytes().to_vec())
         }
@@ -540,8 +550,30 @@ routes = [
         assert_eq!(plan.origins.keys().collect::<Vec<_>>(), ["backup", "static"]);
         assert!(plan.sites[0].routes[0].policy.is_none());
         assert_eq!(plan.sites[0].routes[1].policy.as_ref().unwrap().key.query, QueryMode::Allow);
-        assert!(plan.is_peer("198.51.100.1".parse().unwrap()));
-        assert!(!plan.is_peer("198.51.100.2".parse().unwrap()));
+    }
+
+    /// What comes from loopback is believed only where nodes are there: elsewhere it may be a proxy, which passes on what
+    /// its clients say.
+    #[test]
+    fn nodes_are_believed_and_nobody_else() {
+        let believes = |file: &str, node: &str, peer: &str| {
+            let loaded = shared::config::load(Path::new("m.toml"), &One(file)).unwrap();
+            Plan::new(&loaded, Some(node)).unwrap().is_peer(peer.parse().unwrap())
+        };
+        let near = FILE.replace("198.51.100.1", "127.0.0.7");
+        for (file, node, peer, expected) in [
+            (FILE, "icn-p1", "198.51.100.1", true),
+            (FILE, "icn-p1", "::ffff:198.51.100.1", true),
+            (FILE, "icn-p1", "198.51.100.2", false),
+            (FILE, "icn-p1", "203.0.113.1", false),
+            (FILE, "icn-p1", "127.0.0.1", false),
+            (&near, "icn-p1", "127.0.0.1", true),
+            (&near, "icn-p1", "::1", true),
+            (FILE, "fra-1", "198.51.100.1", false),
+            (&near, "fra-1", "127.0.0.1", false),
+        ] {
+            assert_eq!(believes(file, node, peer), expected, "{node} {peer}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod ends;
 mod explain;
 mod failures;
 mod fuzz;
+mod hostile;
 mod http2_origins;
 mod interim;
 mod pitfalls;

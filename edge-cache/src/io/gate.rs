@@ -170,6 +170,8 @@ pub struct Gate<S: Linger> {
     head_began: Option<Instant>,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    /// When something could last be written that had to wait.
+    last_write: Option<Instant>,
     /// An interim response of which a part may be out.
     early: BytesMut,
     /// The framing of a request's content is not valid.
@@ -215,6 +217,7 @@ impl<S: Linger> Gate<S> {
             head_began: None,
             read_timer: None,
             write_timer: None,
+            last_write: None,
             early: BytesMut::new(),
             broken: false,
         }
@@ -265,9 +268,13 @@ impl<S: Linger> Gate<S> {
     /// requests, too, and is set anew when it goes off too early.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let deadline = match (self.head_began, self.shared.idle_since()) {
+            // What a response left behind in buffers is still being written: `watch_write` has its own patience.
+            let idle = self.shared.idle_since().filter(|_| self.write_timer.is_none());
+            let deadline = match (self.head_began, idle) {
                 (Some(began), _) => began + self.limits.head,
-                (None, Some(since)) => since + self.limits.idle,
+                (None, Some(since)) => {
+                    self.last_write.map_or(since, |last| since.max(last)) + self.limits.idle
+                }
                 (None, None) => Instant::now() + self.limits.idle,
             };
             let timer = self.read_timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -342,7 +349,9 @@ impl<S: Linger> Gate<S> {
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if result.is_ready() {
-            self.write_timer = None;
+            if self.write_timer.take().is_some() {
+                self.last_write = Some(Instant::now());
+            }
             return result;
         }
         let idle = self.limits.idle;

@@ -28,6 +28,8 @@ const STREAMS: u32 = 128;
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset for an error of the client's; then the connection ends (CVE-2025-8671).
 const ERROR_RESETS: usize = 128;
+/// What a stream claims of the connection's window at once.
+const PIECE: usize = 64 << 10;
 /// Whether the client is still there is asked so often…
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// … and believed until it has not answered for so long.
@@ -108,6 +110,8 @@ async fn answer(
     let length = length.and_then(|text| text.parse().ok());
     let is_head = parts.method == Method::HEAD;
     let body = RequestBody::Http2(Http2Body::new(stream, length, wanted));
+    // The connection is not idle before all of the response is on its way.
+    let _busy = connection.gate.begin();
     let reply = Mutex::new(reply);
     let lock = || reply.lock().unwrap_or_else(PoisonError::into_inner);
     let response = {
@@ -179,29 +183,61 @@ async fn send(
             },
         };
         let end = body.is_end_stream();
-        if !data.is_empty() {
-            // The least claim on the connection's window: the rest of it is for streams whose data is there, too.
-            stream.reserve_capacity(1);
-            // A client that opens no window holds memory.
-            match timeout(limits.idle, capacity(&mut stream)).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(_) => return stream.send_reset(Reason::CANCEL),
-            }
-        }
-        if stream.send_data(data, end).is_err() || end {
-            return;
+        match send_data(&mut stream, data, end, limits).await {
+            Sent::All if !end => {}
+            Sent::All | Sent::Gone => return,
+            Sent::Late => return stream.send_reset(Reason::CANCEL),
         }
     }
 }
 
-/// Waits until something may be sent; `false` when the stream is gone.
-async fn capacity(stream: &mut SendStream<Bytes>) -> bool {
-    while stream.capacity() == 0 {
-        match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return false,
+/// How far data has come.
+enum Sent {
+    /// It is on its way.
+    All,
+    /// The stream has ended.
+    Gone,
+    /// The client has opened no window for too long.
+    Late,
+}
+
+/// Sends data as the client opens its window: what h2 holds could go out, so that the request counts as one under way for
+/// as long as the client has to take of it, and a client that takes nothing holds no memory for long.
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    end: bool,
+    limits: Limits,
+) -> Sent {
+    while !data.is_empty() {
+        // A small claim on the connection's window: the rest of it is for streams whose data is there, too.
+        stream.reserve_capacity(data.len().min(PIECE));
+        let piece = match timeout(limits.idle, capacity(stream)).await {
+            Ok(Some(capacity)) => data.split_to(capacity.min(data.len())),
+            Ok(None) => return Sent::Gone,
+            Err(_) => return Sent::Late,
+        };
+        let last = end && data.is_empty();
+        if stream.send_data(piece, last).is_err() {
+            return Sent::Gone;
+        }
+        if last {
+            return Sent::All;
         }
     }
-    true
+    match end && stream.send_data(Bytes::new(), true).is_err() {
+        true => Sent::Gone,
+        false => Sent::All,
+    }
+}
+
+/// Waits until something may be sent, and how much; none when the stream is gone.
+async fn capacity(stream: &mut SendStream<Bytes>) -> Option<usize> {
+    loop {
+        let capacity = stream.capacity();
+        if capacity > 0 {
+            return Some(capacity);
+        }
+        std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+    }
 }

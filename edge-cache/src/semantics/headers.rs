@@ -193,22 +193,27 @@ fn is_ours(name: &HeaderName) -> bool {
 
 /// Never sent on, on any route: we write the first ones ourselves, and the others let a client choose a URL behind our
 /// back.
-const NEVER_TO_ORIGIN: [&str; 13] = [
-    "host",
-    // Between nodes of this CDN, by `crate::purge`.
-    "meridian-fence",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-scheme",
-    "x-forwarded-prefix",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
-    "x-host",
-];
+const NEVER_TO_ORIGIN: [&str; 6] =
+    ["host", "forwarded", "x-original-url", "x-rewrite-url", "x-original-host", "x-host"];
+/// The same for all fields that begin so. The second one is between nodes of this CDN, by `crate::purge`.
+const NEVER_BEGINNING: [&str; 2] = ["x-forwarded-", "meridian-"];
+/// Framing, which a field with `_` in place of `-` is to some programs.
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
+/// Whether a client's field is sent on to nobody. `X_Forwarded_For` is X-Forwarded-For to programs that are given fields as
+/// variables (RFC 3875 §4.1.18): it goes the same way.
+fn is_never_sent(name: &HeaderName) -> bool {
+    let never = |name: &str| {
+        NEVER_TO_ORIGIN.contains(&name)
+            || NEVER_BEGINNING.iter().any(|beginning| name.starts_with(beginning))
+    };
+    let name = name.as_str();
+    if !name.contains('_') {
+        return never(name);
+    }
+    let name = name.replace('_', "-");
+    never(&name) || FRAMING.contains(&name.as_str()) || name == CDN_LOOP.as_str()
+}
 
 /// Not sent on a fill: it is for everybody, not for the client whose request began it.
 const NOT_ON_FILL: [&str; 16] = [
@@ -262,7 +267,8 @@ pub fn for_origin(
     strip_hop_by_hop(&mut headers);
     join_cookies(&mut headers);
     let Some(policy) = policy else {
-        for name in NEVER_TO_ORIGIN {
+        let unwanted: Vec<_> = headers.keys().filter(|name| is_never_sent(name)).cloned().collect();
+        for name in unwanted {
             headers.remove(name);
         }
         return headers;
@@ -301,7 +307,7 @@ pub fn for_origin(
 /// is sent.
 pub fn can_be_sent_on_fill(name: &HeaderName, policy: &Policy) -> bool {
     let text = name.as_str();
-    if NEVER_TO_ORIGIN.contains(&text) {
+    if is_never_sent(name) {
         return false;
     }
     if *name == ACCEPT_ENCODING {

@@ -144,7 +144,7 @@ impl Drop for TestNode {
 /// A node named `name`; `extra` goes into its table, `rest` after it.
 fn start(name: &str, extra: &str, rest: &str) -> TestNode {
     let text = format!(
-        "[datacenter.icn]\nlocation = [37.0, 126.0]\n[edge.{name}]\ndatacenter = \"icn\"\naddress = [\"127.0.0.1\"]\nhttp = [\"127.0.0.1:1\"]\nhttps = [\"127.0.0.1:2\"]\nadmin = \"127.0.0.1:3\"\nmemory = \"16MiB\"\nworkers = 2\n{extra}\n{rest}"
+        "[datacenter.icn]\nlocation = [37.0, 126.0]\n[edge.neighbour]\ndatacenter = \"icn\"\nhttp = [\"127.0.0.1:8\"]\nadmin = \"127.0.0.1:9\"\n[edge.{name}]\ndatacenter = \"icn\"\naddress = [\"127.0.0.1\"]\nhttp = [\"127.0.0.1:1\"]\nhttps = [\"127.0.0.1:2\"]\nadmin = \"127.0.0.1:3\"\nmemory = \"16MiB\"\nworkers = 2\n{extra}\n{rest}"
     );
     let loaded =
         shared::config::load(Path::new("test.toml"), &Text(text)).unwrap_or_else(|problems| {

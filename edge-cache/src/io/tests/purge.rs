@@ -313,7 +313,7 @@ async fn the_method_is_obeyed_from_networks_that_may() {
 async fn a_parent_answers_with_nothing_older_than_the_edge_needs() {
     let gate = closed();
     let origin = versions("Cache-Tag: t\r\n", &gate).await;
-    let node = simple(&origin);
+    let node = start("p-1", "role = \"parent\"", &site(&server(origin.address), "", ""));
     let inner = "CDN-Loop: cdn\r\n";
     let cluster = node.node.snapshot.load().plan.cluster.clone();
     let inner = inner.replace("cdn\r", &format!("{cluster}\r"));

@@ -116,6 +116,37 @@ fn rfc9111_5_2_2_4_listed_fields_are_the_first_clients() {
     assert!(with_listed(&stored, &stored).is_none());
 }
 
+/// Fields that we write ourselves are written by nobody else, in no spelling: programs that are given fields as variables
+/// (RFC 3875 §4.1.18) do not tell `_` from `-`.
+#[test]
+fn rfc3875_4_1_18_disguised_fields() {
+    let hostile = [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-server",
+        "x-forwarded-ssl",
+        "x_forwarded_for",
+        "x-forwarded_proto",
+        "x_original_url",
+        "content_length",
+        "transfer_encoding",
+        "cdn_loop",
+        "meridian-fence",
+        "meridian-anything",
+    ];
+    let mut client = HeaderMap::new();
+    for name in hostile {
+        client.insert(name, HeaderValue::from_static("x"));
+    }
+    client.insert("x_custom", HeaderValue::from_static("x"));
+    assert_eq!(names(&for_origin(&client, None, &[])), ["x_custom"]);
+    let rfc = Policy { profile: Profile::Rfc, ..Policy::default() };
+    assert_eq!(names(&for_origin(&client, Some(&rfc), &[])), ["x_custom"]);
+    // Not even where an origin says that its responses depend on them.
+    let varying = hostile.map(HeaderName::from_static);
+    assert!(for_origin(&client, Some(&Policy::default()), &varying).is_empty());
+}
+
 /// Pitfalls 30 and 44: unkeyed input does not reach the origin of a cacheable route.
 #[test]
 fn pitfall_44_unkeyed_input() {
