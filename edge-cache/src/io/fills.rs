@@ -100,13 +100,16 @@ impl Fills {
             .sum()
     }
 
-    /// Those who read from them, or wait to. One who waits for several parts counts for each.
+    /// Those who read from them, or wait to. A fetch that brings several places counts once.
     pub fn readers(&self) -> usize {
-        let of = |shard: &Shard| -> usize {
+        let mut seen: HashMap<*const FillShared, usize> = HashMap::new();
+        for shard in &self.shards {
             let fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            fills.values().map(|going| going.fill.readers()).sum()
-        };
-        self.shards.iter().map(of).sum()
+            seen.extend(
+                fills.values().map(|going| (Arc::as_ptr(&going.fill), going.fill.readers())),
+            );
+        }
+        seen.values().sum()
     }
 
     /// Whether there are none.
