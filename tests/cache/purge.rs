@@ -19,8 +19,9 @@ use super::{HOST, STRICT, plan};
 
 /// Targets, each with a version of its own.
 const PATHS: usize = 6;
-/// A body is this many records, each of which says the version: parts of two versions cannot pass for one.
-const RECORDS: usize = 2000;
+/// A body is this many records, each of which says the version: parts of two versions cannot pass for one. It has two
+/// segments.
+const RECORDS: usize = 6000;
 const RECORD: usize = 16;
 const CLIENTS: usize = 8;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use harness::fleet::Fleet;
 use harness::origin::{Gate, Origin, Request, Script};
 use harness::plan::Plan;
-use harness::wire::{self, End, Reply};
+use harness::wire::{self, End, Reply, Wire};
 
 use super::{HOST, STRICT, plan};
 
@@ -178,6 +178,46 @@ fn the_whole_is_fetched_for_a_range_where_the_policy_says_so() {
         assert_eq!((reply.status, reply.body), (206, bytes(1, first, first + 9)));
     }
     assert_eq!(ranges(&origin), ["whole"]);
+}
+
+/// Whoever has begun to read a version can read it to its end, though it has been purged and another has taken its place.
+#[test]
+fn a_purge_in_the_middle_of_a_read_cuts_nobody() {
+    const LENGTH: u64 = 16 << 20;
+    let version = Arc::new(AtomicU64::new(1));
+    let now = Arc::clone(&version);
+    let origin = Origin::start();
+    origin.route_with("/a", move |request| {
+        answer(request, now.load(Ordering::SeqCst), LENGTH).cache_control("max-age=600")
+    });
+    let plan = plan(&origin).cache_node("e1", "icn", "edge", "memory = \"256MiB\"");
+    let fleet = super::site(plan, STRICT).start();
+    let edge = fleet.node("e1");
+    assert_eq!(get(&fleet, "e1", "").body.len() as u64, LENGTH);
+    let mut slow: Vec<Wire> = (0..2).map(|_| Wire::connect(edge.http())).collect();
+    let first = [0, SEGMENT + 7];
+    let heads: Vec<_> = std::iter::zip(&mut slow, first)
+        .map(|(wire, first)| {
+            let ask = wire::Request::get(HOST, "/a").field("Range", format!("bytes={first}-"));
+            wire.send(ask.bytes());
+            wire.read_head()
+        })
+        .collect();
+    version.store(2, Ordering::SeqCst);
+    let all = "{\"all\": true}";
+    assert_eq!(edge.admin_request("POST", "/v1/purge", all).status, 200);
+    assert_eq!(get(&fleet, "e1", "").body, bytes(2, 0, LENGTH - 1));
+    for ((mut wire, head), first) in slow.into_iter().zip(heads).zip(first) {
+        let body = wire.read_body("GET", &head);
+        assert_eq!((head.status, body.end), (206, End::Complete));
+        assert!(body.bytes == bytes(1, first, LENGTH - 1));
+    }
+    let status = edge.admin_json("/v1/status");
+    assert_eq!(
+        status["memory"]["segments"],
+        LENGTH / SEGMENT,
+        "the old ones go with their readers"
+    );
 }
 
 /// Numbers that look random, the same ones for the same seed.

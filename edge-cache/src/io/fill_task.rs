@@ -335,7 +335,7 @@ pub(super) async fn receive(
     let origin = origin_of(&fetched);
     let stored_head = stored.as_ref().ok().cloned();
     let mut spill = (stored.is_ok() && in_segments)
-        .then(|| Spill::new(node, node.store.new_version(), 0, length));
+        .then(|| Spill::new(node, &node.store.new_version(), 0, length));
     let version = spill.as_ref().map(|spill| Arc::clone(spill.version()));
     let head = ResponseHead {
         status,
@@ -424,7 +424,7 @@ pub(super) async fn receive(
                 (_, pieces) => {
                     let spill = spill.get_or_insert_with(|| {
                         let version = node.store.new_version();
-                        let mut spill = Spill::new(node, version, 0, Some(received));
+                        let mut spill = Spill::new(node, &version, 0, Some(received));
                         pieces.iter().flatten().for_each(|piece| spill.push(piece));
                         spill.finish();
                         spill

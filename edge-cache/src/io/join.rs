@@ -182,7 +182,7 @@ impl Context<'_> {
                 };
                 self.answer_from_object(exchange, asking.target, object, &marks).await
             }
-            FillHead::Part(part) => self.part(exchange, asking, part, reader, collapsed),
+            FillHead::Part(part) => self.part(exchange, asking, part, reader, collapsed).await,
             FillHead::Unsatisfied { complete, origin } => {
                 self.unsatisfied(exchange, asking, *complete, origin, collapsed)
             }

@@ -307,8 +307,7 @@ async fn take(
     let is_stored = object.is_combinable;
     writer.begin_at(part.taken.start);
     let (first, last) = (layout.index(part.taken.start), layout.index(part.taken.end));
-    let mut spill =
-        is_stored.then(|| Spill::new(node, version, first, Some(part.complete)).of_known(same));
+    let mut spill = is_stored.then(|| Spill::new(node, &version, first, Some(part.complete)));
     if let Some(spill) = &spill {
         let id = Some(spill.version().id());
         for index in first..=last {
@@ -375,7 +374,7 @@ async fn bring(
     fetched: Fetched,
     part: Part,
     writer: &FillWriter,
-    mut spill: Option<&mut Spill<'_>>,
+    mut spill: Option<&mut Spill>,
 ) -> Ended {
     let mut body = fetched.response.into_body();
     let mut skip = part.taken.start - part.sent.start;

@@ -12,7 +12,7 @@ use super::fills::FillReader;
 use super::node::Node;
 use super::part::Refetch;
 use super::pool::FetchError;
-use super::spill::from_version;
+use super::spill::{Use, from_version};
 use crate::fill::{Answer, Cut};
 use crate::semantics::range::ByteRange;
 use crate::store::{Content, Object, Version};
@@ -44,19 +44,34 @@ enum Pieces {
 
 /// A body in segments.
 struct Segments {
-    node: Arc<Node>,
-    version: Arc<Version>,
-    /// A fetch that brings some of them.
-    reader: Option<FillReader>,
+    used: Use,
+    /// A fetch that brings some of them, and whether it was asked for a part alone.
+    reader: Option<(FillReader, Brings)>,
     /// A fetch that has been asked for one, and its answer is still to come; whether it was begun for others.
     asked: Option<(FillReader, bool)>,
     refetch: Option<Box<Refetch>>,
     /// Fetches that were asked for the byte that is next.
     tries: usize,
+    /// What is missing before this segment has been promised.
+    promised: u64,
+    /// From where the first bytes come.
+    ready: Ready,
 }
 
-/// Fetches for one byte at most: another one is asked when what the first has brought has gone already.
+/// What a fetch brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Brings {
+    /// All of the body.
+    All,
+    /// This part of it, begun for whoever needs it.
+    Part(ByteRange),
+}
+
+/// Fetches for one byte at most: another one is asked when what the first has brought has gone already, or it failed.
 const MAX_TRIES: usize = 3;
+/// Bytes after the first one that must be here, or promised in the same version, before anything is sent. A client whose
+/// response has begun can only be cut when the origin turns out to have another version.
+const PROMISED: u64 = 1 << 20;
 
 /// The first bytes of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,21 +126,29 @@ impl Pull {
         length: Option<u64>,
     ) -> Self {
         let place = match version {
-            Some(version) => Place::Segments(Segments::new(node, version, Some(reader))),
+            Some(version) => {
+                Place::Segments(Segments::new(node, version, Some((reader, Brings::All))))
+            }
             None => Place::Fill(reader),
         };
         Self { place, at: 0, end: length }
     }
 
-    /// All of an object of which a part is on its way. Unless it `is_stored`, that part is all that there is.
+    /// All of an object of which `part` is on its way. Unless it `is_stored`, that part is all that there is.
     pub fn part(
         node: &Arc<Node>,
         object: &Arc<Object>,
         reader: FillReader,
+        part: ByteRange,
         is_stored: bool,
     ) -> Self {
-        let version = object.version().filter(|_| is_stored);
-        Self::fill(node, version, reader, Some(object.length))
+        let place = match object.version().filter(|_| is_stored) {
+            Some(version) => {
+                Place::Segments(Segments::new(node, version, Some((reader, Brings::Part(part)))))
+            }
+            None => Place::Fill(reader),
+        };
+        Self { place, at: 0, end: Some(object.length) }
     }
 
     /// What is missing is fetched so.
@@ -155,7 +178,7 @@ impl Pull {
                 *skip = usize::try_from(rest).unwrap_or(0);
             }
             Place::Segments(segments) => {
-                if let Some(reader) = &segments.reader {
+                if let Some((reader, _)) = &segments.reader {
                     reader.seek(range.start);
                 }
             }
@@ -168,7 +191,7 @@ impl Pull {
         self.end.map(|end| end.saturating_sub(self.at))
     }
 
-    /// Ready when the next byte is here, or a fetch has promised it.
+    /// Ready when the next bytes are here, or fetches have promised them.
     pub fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<Ready, NotReady>> {
         match &mut self.place {
             Place::Segments(segments) => segments.poll_ready(self.at, self.end, cx),
@@ -212,64 +235,114 @@ impl Pieces {
 }
 
 impl Segments {
-    fn new(node: &Arc<Node>, version: &Arc<Version>, reader: Option<FillReader>) -> Self {
+    fn new(node: &Arc<Node>, version: &Arc<Version>, reader: Option<(FillReader, Brings)>) -> Self {
         Self {
-            node: Arc::clone(node),
-            version: Arc::clone(version),
+            used: Use::begin(node, version),
             reader,
             asked: None,
             refetch: None,
             tries: 0,
+            promised: 0,
+            ready: Ready::Here,
         }
     }
 
     fn poll_next(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>) -> Polled {
         loop {
-            if let Some(reader) = &self.reader {
-                match reader.poll_data(cx) {
+            if let Some((reader, brings)) = &self.reader {
+                match (reader.poll_data(cx), brings) {
                     // What it brought has been read. The rest is elsewhere, where there is one.
-                    Poll::Ready(None) if end.is_some() => self.reader = None,
-                    Poll::Ready(Some(Err(Cut::Behind))) => {}
-                    polled => {
-                        self.tries = 0;
+                    (Poll::Ready(None), _) if end.is_some() => self.reader = None,
+                    (Poll::Ready(Some(Err(Cut::Behind))), _) => {}
+                    // A part that was cut short can be had again.
+                    (Poll::Ready(Some(Err(Cut::Short))), Brings::Part(_))
+                        if self.refetch.is_some() && self.tries < MAX_TRIES =>
+                    {
+                        self.reader = None;
+                    }
+                    (polled, _) => {
+                        if polled.is_ready() {
+                            self.tries = 0;
+                        }
                         return polled.map_err(SendError::from);
                     }
                 }
             }
-            if let Some(data) = from_version(&self.node, &self.version, at) {
+            if let Some(data) = from_version(self.used.node(), self.used.version(), at) {
                 self.tries = 0;
-                self.refetch.iter().for_each(|refetch| refetch.touch(&self.node));
-                if let Some(reader) = &self.reader {
+                self.refetch.iter().for_each(|refetch| refetch.touch(self.used.node()));
+                if let Some((reader, _)) = &self.reader {
                     reader.seek(at + data.len() as u64);
                 }
                 return Poll::Ready(Some(Ok(data)));
             }
             match ready!(self.poll_asked(at, end, cx)) {
-                Ok(_) => {}
+                Ok(Asked::Stored) => {}
+                Ok(Asked::Coming(reader, part, _)) => {
+                    reader.seek(at);
+                    self.reader = Some((reader, Brings::Part(part)));
+                }
+                // Another server may answer, or the same one by now.
+                Err(NotReady::Failed(_)) if self.tries < MAX_TRIES => {}
                 Err(error) => return Poll::Ready(Some(Err(SendError::Part(error)))),
             }
         }
     }
 
+    /// Ready when all of the first bytes are here or promised.
     fn poll_ready(
         &mut self,
         at: u64,
         end: Option<u64>,
         cx: &Context<'_>,
     ) -> Poll<Result<Ready, NotReady>> {
-        if self.reader.is_some() || from_version(&self.node, &self.version, at).is_some() {
-            return Poll::Ready(Ok(Ready::Here));
+        let layout = self.used.node().store.layout();
+        let promised = at.saturating_add(PROMISED).min(end.unwrap_or(u64::MAX));
+        let last = layout.index(promised.saturating_sub(1).max(at));
+        loop {
+            let first = self.promised.max(layout.index(at));
+            if first > last {
+                return Poll::Ready(Ok(self.ready));
+            }
+            match self.reader {
+                Some((_, Brings::All)) => return Poll::Ready(Ok(self.ready)),
+                Some((_, Brings::Part(part)))
+                    if (part.start..=part.end).contains(&layout.start(first).max(at)) =>
+                {
+                    self.promised = layout.index(part.end) + 1;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(missing) = self.used.version().first_missing(first, last) else {
+                return Poll::Ready(Ok(self.ready));
+            };
+            self.promised = missing;
+            let missing_at = layout.start(missing).max(at);
+            match ready!(self.poll_asked(missing_at, end, cx))? {
+                // Unless it has gone again.
+                Asked::Stored => {}
+                Asked::Coming(reader, part, collapsed) => {
+                    self.tries = 0;
+                    self.ready = Ready::Fetched { collapsed };
+                    self.promised = layout.index(part.end.max(missing_at)) + 1;
+                    // The fetch goes on without a reader; it is found again when it is its turn.
+                    if missing_at == at {
+                        reader.seek(at);
+                        self.reader = Some((reader, Brings::Part(part)));
+                    }
+                }
+            }
         }
-        self.poll_asked(at, end, cx)
     }
 
-    /// Has the segment of the next byte fetched. Ready when the fetch has its answer, or when it is there.
+    /// Has the segment of a byte fetched. Ready when the fetch has its answer, or when it is there.
     fn poll_asked(
         &mut self,
         at: u64,
         end: Option<u64>,
         cx: &Context<'_>,
-    ) -> Poll<Result<Ready, NotReady>> {
+    ) -> Poll<Result<Asked, NotReady>> {
         if self.asked.is_none() {
             let Some(refetch) = &self.refetch else {
                 return Poll::Ready(Err(NotReady::Changed));
@@ -278,34 +351,40 @@ impl Segments {
             if self.tries > MAX_TRIES {
                 return Poll::Ready(Err(NotReady::Changed));
             }
-            let layout = self.node.store.layout();
+            let layout = self.used.node().store.layout();
             let last = end.map_or(at, |end| end.saturating_sub(1));
-            self.asked = refetch.ask(&self.node, layout.index(at), layout.index(last));
+            self.asked = refetch.ask(self.used.node(), layout.index(at), layout.index(last));
         }
         let Some((asked, _)) = &self.asked else {
             // It has just been stored.
-            return Poll::Ready(Ok(Ready::Here));
+            return Poll::Ready(Ok(Asked::Stored));
         };
         let answer = ready!(asked.poll_answer(cx));
         let Some((asked, collapsed)) = self.asked.take() else {
-            return Poll::Ready(Ok(Ready::Here));
+            return Poll::Ready(Ok(Asked::Stored));
         };
         Poll::Ready(match answer {
             Some(Answer::Shared(head)) => match &*head {
                 FillHead::Part(part)
                     if part.object.version().map(|version| version.id())
-                        == Some(self.version.id()) =>
+                        == Some(self.used.version().id()) =>
                 {
-                    asked.seek(at);
-                    self.reader = Some(asked);
-                    Ok(Ready::Fetched { collapsed })
+                    Ok(Asked::Coming(asked, part.taken, collapsed))
                 }
                 _ => Err(NotReady::Changed),
             },
             Some(Answer::Failed(error)) => Err(NotReady::Failed(error)),
             // Given up before an answer: asked again, by whoever comes first.
-            None => Ok(Ready::Here),
+            None => Ok(Asked::Stored),
             Some(Answer::Private(_) | Answer::Released) => Err(NotReady::Changed),
         })
     }
+}
+
+/// What has become of a segment that was asked for.
+enum Asked {
+    /// It has just been stored, or must be looked for again.
+    Stored,
+    /// A fetch brings it with this part, begun for others or not.
+    Coming(FillReader, ByteRange, bool),
 }

@@ -13,6 +13,7 @@ use super::fill_head::{Origin, ResponseHead};
 use super::fills::FillReader;
 use super::join::{Asking, Filled, Target};
 use super::part::{PartHead, Refetch};
+use super::pool::FetchError;
 use super::pull::{NotReady, Pull, Ready};
 use super::respond::{self, Marks, Representation};
 use super::serve::Context;
@@ -94,19 +95,22 @@ impl Context<'_> {
                 Marks { hit, fwd, stored, collapsed, ..*marks }
             }
             Err(NotReady::Changed) => return Filled::Again { exchange, alone: false },
-            Err(NotReady::Failed(error)) => {
-                exchange.upstream = Some(Arc::clone(&error.upstream));
-                let (reason, upstream) = (error.reason, Some(&*error.upstream));
-                let fwd = Some(Fwd::Partial);
-                let response = respond::error(exchange, &node.name, reason, upstream, fwd);
-                return Filled::Response(self.headless(response));
-            }
+            Err(NotReady::Failed(error)) => return self.not_ready(exchange, &error),
         };
         if exchange.outcome.is_none() {
             exchange.outcome = Some(exchange.reason.outcome());
         }
         self.between_tiers(&mut response, object.head.fence, &object.head.headers);
         Filled::Response(respond::finish(exchange, &node.name, response, &marks))
+    }
+
+    /// The answer where what is missing of an object could not be had.
+    fn not_ready(&self, mut exchange: Box<Exchange>, error: &FetchError) -> Filled {
+        exchange.upstream = Some(Arc::clone(&error.upstream));
+        let (reason, upstream) = (error.reason, Some(&*error.upstream));
+        let node = &self.node().name;
+        let response = respond::error(exchange, node, reason, upstream, Some(Fwd::Partial));
+        Filled::Response(self.headless(response))
     }
 
     /// How what is missing of an object is fetched, where that can be.
@@ -152,7 +156,7 @@ impl Context<'_> {
     }
 
     /// Answers with a part that a fill brings, and with what else is needed.
-    pub(super) fn part(
+    pub(super) async fn part(
         &self,
         mut exchange: Box<Exchange>,
         asking: &Asking<'_>,
@@ -172,7 +176,7 @@ impl Context<'_> {
         exchange.upstream = Some(Arc::clone(&part.origin.upstream));
         exchange.outcome = Some(Outcome::Miss);
         let now = clock::steady();
-        let pull = Pull::part(self.node(), object, reader, part.is_stored);
+        let pull = Pull::part(self.node(), object, reader, part.taken, part.is_stored);
         let mut response = respond::answer(
             &self.asked(),
             Representation {
@@ -182,6 +186,11 @@ impl Context<'_> {
                 content: pull.or_from(self.refetch(asking.target, object)),
             },
         );
+        match poll_fn(|cx| response.body_mut().poll_ready(cx)).await {
+            Ok(_) => {}
+            Err(NotReady::Changed) => return Filled::Again { exchange, alone: false },
+            Err(NotReady::Failed(error)) => return self.not_ready(exchange, &error),
+        }
         self.between_tiers(&mut response, object.head.fence, &object.head.headers);
         let marks = Marks {
             fwd: asking.reason.fwd(),

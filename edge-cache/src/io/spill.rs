@@ -9,32 +9,53 @@ use super::node::Node;
 use crate::segment::Assembler;
 use crate::store::Version;
 
-/// What of a body has been stored. Dropped before a head that leads to it is stored, it takes that back.
-pub struct Spill<'a> {
-    node: &'a Node,
+/// Segments of a version that somebody reads or brings: until this is dropped they stay in the store, as far as there is
+/// room, whatever takes the place of the object that they belong to.
+pub struct Use {
+    node: Arc<Node>,
     version: Arc<Version>,
-    assembler: Assembler,
-    /// The version was there before, and its other segments are another's.
-    is_known: bool,
 }
 
-impl<'a> Spill<'a> {
-    /// For a body that arrives from the first byte of segment `first`, up to but without `end`, where that is known.
-    pub fn new(node: &'a Node, version: Arc<Version>, first: u64, end: Option<u64>) -> Self {
-        let assembler = Assembler::new(node.store.layout(), first, end);
-        Self { node, version, assembler, is_known: false }
+impl Use {
+    /// From now on.
+    pub fn begin(node: &Arc<Node>, version: &Arc<Version>) -> Self {
+        node.store.memory().begin_use(version);
+        Self { node: Arc::clone(node), version: Arc::clone(version) }
     }
 
-    /// The version was there before, or not.
-    #[must_use]
-    pub const fn of_known(mut self, is_known: bool) -> Self {
-        self.is_known = is_known;
-        self
+    /// The node that stores them.
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// The version.
+    pub const fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.node.store.memory().end_use(&self.version);
+    }
+}
+
+/// What of a body has been stored. Dropped before a head that leads to it is stored, it takes that back.
+pub struct Spill {
+    used: Use,
+    assembler: Assembler,
+}
+
+impl Spill {
+    /// For a body that arrives from the first byte of segment `first`, up to but without `end`, where that is known.
+    pub fn new(node: &Arc<Node>, version: &Arc<Version>, first: u64, end: Option<u64>) -> Self {
+        let assembler = Assembler::new(node.store.layout(), first, end);
+        Self { used: Use::begin(node, version), assembler }
     }
 
     /// The next bytes.
     pub fn push(&mut self, data: &[u8]) {
-        let (memory, version) = (self.node.store.memory(), &self.version);
+        let (memory, version) = (self.used.node.store.memory(), &self.used.version);
         self.assembler.push(data, |index, segment| {
             memory.insert_segment(version, index, segment);
         });
@@ -42,32 +63,24 @@ impl<'a> Spill<'a> {
 
     /// The body has ended: its last segment.
     pub fn finish(&mut self) {
-        let rest = Assembler::new(self.node.store.layout(), self.assembler.index(), None);
+        let Use { node, version } = &self.used;
+        let rest = Assembler::new(node.store.layout(), self.assembler.index(), None);
         if let Some((index, segment)) = std::mem::replace(&mut self.assembler, rest).finish() {
-            self.node.store.memory().insert_segment(&self.version, index, segment);
+            node.store.memory().insert_segment(version, index, segment);
         }
     }
 
     /// The offset before which all that comes after `from` is in the store at this moment.
     pub fn stored_through(&self, from: u64) -> u64 {
-        let layout = self.node.store.layout();
+        let layout = self.used.node.store.layout();
         let complete = self.assembler.index();
-        let missing = (layout.index(from)..complete).find(|index| !self.version.has(*index));
+        let missing = (layout.index(from)..complete).find(|index| !self.used.version.has(*index));
         layout.start(missing.unwrap_or(complete))
     }
 
     /// The version that the segments belong to.
     pub const fn version(&self) -> &Arc<Version> {
-        &self.version
-    }
-}
-
-impl Drop for Spill<'_> {
-    fn drop(&mut self) {
-        // Nothing is taken that a stored head leads to.
-        if !self.is_known {
-            self.node.store.memory().abandon(&self.version);
-        }
+        self.used.version()
     }
 }
 

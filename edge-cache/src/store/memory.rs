@@ -2,7 +2,7 @@
 //!
 //! The interface says nothing of the policy. Today it is moka's TinyLFU; whatever replaces it has the same calls. A
 //! segment may go alone: what is stored of a body is then a part of it, and a part is as good as the whole to those who
-//! need no more. Segments whose head has gone, go with it.
+//! need no more. Segments whose head has gone, go with it, or with the last one who reads them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -164,8 +164,21 @@ impl Memory {
         true
     }
 
-    /// Removes the segments of a version that no stored object has.
-    pub fn abandon(&self, version: &Version) {
+    /// Somebody begins to read segments of a version, or to bring some: they stay, as far as there is room, also when its
+    /// head has gone. To be followed by [`Memory::end_use`].
+    pub fn begin_use(&self, version: &Version) {
+        version.add_user();
+    }
+
+    /// What [`Memory::begin_use`] has begun, ends.
+    pub fn end_use(&self, version: &Version) {
+        if version.forget_user() {
+            self.abandon(version);
+        }
+    }
+
+    /// Removes the segments of a version that no stored object has and nobody uses.
+    fn abandon(&self, version: &Version) {
         for index in version.abandon() {
             self.entries.invalidate(&version.place(index));
         }
@@ -293,6 +306,15 @@ mod tests {
         let stats = memory.stats();
         assert_eq!((stats.objects, stats.segments), (1, 0));
         memory.remove(object.place());
+        assert_eq!(memory.stats(), Stats::default());
+        let read = Arc::new(Version::new(4));
+        memory.insert(segmented("/a", &read, 1000));
+        memory.begin_use(&read);
+        assert!(memory.insert_segment(&read, 0, Bytes::from_static(b"begun")));
+        memory.remove(object.place());
+        assert!(memory.segment(&read, 0).is_some(), "who has begun to send it can go on");
+        assert!(memory.insert_segment(&read, 1, Bytes::from_static(b"and on")));
+        memory.end_use(&read);
         assert_eq!(memory.stats(), Stats::default());
         let unborn = Arc::new(Version::new(3));
         assert!(memory.insert_segment(&unborn, 0, Bytes::from_static(b"no head came")));

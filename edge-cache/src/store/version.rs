@@ -1,7 +1,8 @@
 //! One version of a body that is longer than a segment: who it is, and which of its segments are stored.
 //!
 //! Segments lie in the store under the version's number, so that those of two versions cannot be mixed. The heads that
-//! a 304 makes share it. When the last stored head has gone, its segments are of no use to anybody and go, too.
+//! a 304 makes share it. When the last stored head has gone, and the last one who reads or brings them, its segments are of
+//! no use to anybody and go, too: whoever has begun to send a version can go on, though another has taken its place.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ struct State {
     stored: BTreeSet<u64>,
     /// Stored objects that have this body.
     heads: usize,
+    /// Those who read segments, or bring some.
+    users: usize,
     /// Nothing is stored for it any more.
     dropped: bool,
 }
@@ -75,6 +78,13 @@ impl Version {
         self.lock().stored.contains(&index)
     }
 
+    /// The first of these segments, both included, that is not stored, as far as is known.
+    pub fn first_missing(&self, first: u64, last: u64) -> Option<u64> {
+        let state = self.lock();
+        let mut stored = state.stored.range(first..=last.max(first)).copied();
+        (first..=last).find(|index| stored.next() != Some(*index))
+    }
+
     /// How many segments are stored.
     pub fn stored(&self) -> u64 {
         self.lock().stored.len() as u64
@@ -108,10 +118,22 @@ impl Version {
         state.heads == 0
     }
 
-    /// Unless a head has been stored meanwhile, no segment is taken any more; those that are stored, to be removed.
+    /// Somebody begins to read its segments, or to bring some.
+    pub(super) fn add_user(&self) {
+        self.lock().users += 1;
+    }
+
+    /// Somebody has done so. `true`: nobody needs it any more.
+    pub(super) fn forget_user(&self) -> bool {
+        let mut state = self.lock();
+        state.users = state.users.saturating_sub(1);
+        state.users == 0 && state.heads == 0
+    }
+
+    /// Unless somebody needs them, no segment is taken any more; those that are stored, to be removed.
     pub(super) fn abandon(&self) -> BTreeSet<u64> {
         let mut state = self.lock();
-        if state.heads > 0 {
+        if state.heads > 0 || state.users > 0 {
             return BTreeSet::new();
         }
         state.dropped = true;
