@@ -65,7 +65,7 @@ fn site(plan: Plan, policy: &str) -> Fleet {
 }
 
 fn get(fleet: &Fleet, node: &str, fields: &str) -> Reply {
-    let mut wire = wire::Wire::connect(fleet.node(node).http());
+    let mut wire = Wire::connect(fleet.node(node).http());
     wire.send(format!("GET /a HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n{fields}\r\n"));
     let head = wire.read_head();
     let body = wire.read_body("GET", &head);
