@@ -38,6 +38,8 @@ pub enum Answer<H, P, E> {
     Private(Box<P>),
     /// The response was for another client alone: fetch for yourself.
     Released,
+    /// The response is for those alone who came before the fetch began: the next fetch is for all who wait now.
+    TooLate,
     /// The fetch failed before it had a response.
     Failed(E),
 }
@@ -66,6 +68,18 @@ struct Piece {
     data: Bytes,
 }
 
+/// For whom a response is that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All who wait, and those to come.
+    All,
+    /// Those who came before the fetch began: what must be validated each time it is used (RFC 9111 §5.2.2.4) has been,
+    /// for each of them.
+    Early,
+    /// The reader that began the fetch.
+    Leader,
+}
+
 struct ReaderState {
     position: u64,
     waker: Option<Waker>,
@@ -84,8 +98,7 @@ struct State<H, P, E> {
     kept: bool,
     /// What lies before this offset can be read from the store, too.
     stored: u64,
-    /// The response is for the reader alone that began the fetch, though it is kept.
-    leader_only: bool,
+    audience: Audience,
     readers: HashMap<u64, ReaderState>,
     next_reader: u64,
     writer: Option<Waker>,
@@ -108,6 +121,8 @@ pub struct Reader<H, P, E> {
     fill: Arc<Fill<H, P, E>>,
     id: u64,
     leader: bool,
+    /// It came before the fetch began.
+    early: bool,
 }
 
 impl<H, P, E> std::fmt::Debug for Fill<H, P, E> {
@@ -133,22 +148,25 @@ impl<H, P, E: Clone> Fill<H, P, E> {
             end: None,
             kept: true,
             stored: 0,
-            leader_only: false,
+            audience: Audience::All,
             readers: HashMap::from([(0, ReaderState { position: 0, waker: None })]),
             next_reader: 1,
             writer: None,
         };
         let fill = Arc::new(Self { state: Mutex::new(state), limits });
-        (Writer { fill: Arc::clone(&fill), ended: false }, Reader { fill, id: 0, leader: true })
+        (
+            Writer { fill: Arc::clone(&fill), ended: false },
+            Reader { fill, id: 0, leader: true, early: true },
+        )
     }
 
     /// A further reader, from the first byte; `None` when the response is not for sharing, the first bytes are gone,
-    /// or too many read already.
-    pub fn join(self: &Arc<Self>) -> Option<Reader<H, P, E>> {
+    /// or too many read already. `early`: it came before the fetch began.
+    pub fn join(self: &Arc<Self>, early: bool) -> Option<Reader<H, P, E>> {
         let mut state = self.lock();
         let open = match &state.stage {
             Stage::Asking | Stage::Shared(_) => {
-                state.kept && !state.leader_only && !matches!(state.end, Some(Err(_)))
+                state.kept && state.audience.has(false, early) && !matches!(state.end, Some(Err(_)))
             }
             Stage::Private(_) | Stage::Failed(_) => false,
         };
@@ -158,7 +176,7 @@ impl<H, P, E: Clone> Fill<H, P, E> {
         let id = state.next_reader;
         state.next_reader += 1;
         state.readers.insert(id, ReaderState { position: 0, waker: None });
-        Some(Reader { fill: Arc::clone(self), id, leader: false })
+        Some(Reader { fill: Arc::clone(self), id, leader: false, early })
     }
 }
 
@@ -227,12 +245,11 @@ impl<H, P, E> Writer<H, P, E> {
         });
     }
 
-    /// The response answers the client alone that began the fetch, but its body is kept for the store: what must be
-    /// validated each time it is used (RFC 9111 §5.2.2.4). All others are released.
-    pub fn share_with_leader(&self, head: Arc<H>) {
+    /// The response is for some of those who wait, but its body is kept for the store. All others are released.
+    pub fn share_with(&self, audience: Audience, head: Arc<H>) {
         self.fill.change(|state| {
             state.stage = Stage::Shared(head);
-            state.leader_only = true;
+            state.audience = audience;
         });
     }
 
@@ -349,6 +366,16 @@ impl<H, P, E> Drop for Writer<H, P, E> {
     }
 }
 
+impl Audience {
+    const fn has(self, leader: bool, early: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Early => early,
+            Self::Leader => leader,
+        }
+    }
+}
+
 impl<H, P, E> State<H, P, E> {
     /// Forgets what need not be here any more: of a body that is kept, what is stored and further back than the window;
     /// of another, what every reader has, and what is further back than any may be.
@@ -379,7 +406,12 @@ impl<H, P, E: Clone> Reader<H, P, E> {
         let mut guard = self.fill.lock();
         let state = &mut *guard;
         Poll::Ready(match &mut state.stage {
-            Stage::Shared(_) if state.leader_only && !self.leader => Some(Answer::Released),
+            Stage::Shared(_) if !state.audience.has(self.leader, self.early) => {
+                Some(match state.audience {
+                    Audience::Early => Answer::TooLate,
+                    Audience::All | Audience::Leader => Answer::Released,
+                })
+            }
             Stage::Shared(head) => Some(Answer::Shared(Arc::clone(head))),
             Stage::Private(response) => match response.take_if(|_| self.leader) {
                 Some(response) => Some(Answer::Private(response)),

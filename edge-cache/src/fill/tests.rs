@@ -45,7 +45,7 @@ fn ready(
 #[test]
 fn readers_go_at_their_own_pace_and_from_any_offset() {
     let (writer, leader) = TestFill::begin(LIMITS);
-    let late = writer.fill().join().unwrap();
+    let late = writer.fill().join(false).unwrap();
     assert!(leader.poll_answer(&idle()).is_pending());
     writer.share(Arc::new("head"), true);
     assert!(matches!(leader.poll_answer(&idle()), Poll::Ready(Some(Answer::Shared(_)))));
@@ -68,7 +68,7 @@ fn the_fetch_goes_on_when_its_first_client_has_gone() {
     writer.share(Arc::new("head"), true);
     assert!(writer.push(b"body"));
     assert_eq!(writer.poll_room(&idle()), Poll::Ready(true));
-    let late = writer.fill().join().unwrap();
+    let late = writer.fill().join(false).unwrap();
     assert!(stored(writer).is_some());
     assert_eq!(ready(&late).unwrap().unwrap(), b"body");
 }
@@ -77,7 +77,7 @@ fn the_fetch_goes_on_when_its_first_client_has_gone() {
 fn a_private_answer_goes_to_its_client_and_releases_the_others() {
     let (writer, leader) = TestFill::begin(LIMITS);
     let fill = Arc::clone(writer.fill());
-    let waiting: Vec<_> = (0..100).map(|_| fill.join().unwrap()).collect();
+    let waiting: Vec<_> = (0..100).map(|_| fill.join(false).unwrap()).collect();
     writer.keep_private("secret");
     assert!(
         waiting.iter().all(|reader| matches!(
@@ -88,13 +88,13 @@ fn a_private_answer_goes_to_its_client_and_releases_the_others() {
     assert!(
         matches!(leader.poll_answer(&idle()), Poll::Ready(Some(Answer::Private(p))) if *p == "secret")
     );
-    assert!(fill.join().is_none(), "nobody joins what is not for sharing");
+    assert!(fill.join(false).is_none(), "nobody joins what is not for sharing");
 }
 
 #[test]
 fn a_failure_is_told_to_all() {
     let (writer, leader) = TestFill::begin(LIMITS);
-    let other = writer.fill().join().unwrap();
+    let other = writer.fill().join(false).unwrap();
     writer.fail("refused");
     for reader in [leader, other] {
         assert!(matches!(
@@ -113,7 +113,7 @@ fn a_body_that_ends_short_never_ends_well() {
     drop(writer);
     assert_eq!(ready(&leader).unwrap().unwrap(), b"half");
     assert_eq!(ready(&leader), Some(Err(Cut::Short)));
-    assert!(fill.join().is_none());
+    assert!(fill.join(false).is_none());
     let (writer, leader) = TestFill::begin(LIMITS);
     drop(writer);
     assert!(matches!(leader.poll_answer(&idle()), Poll::Ready(None)));
@@ -123,11 +123,11 @@ fn a_body_that_ends_short_never_ends_well() {
 fn a_body_too_large_passes_in_a_window() {
     let limits = Limits { keep: 50_000, ahead: 20_000, window: 50_000, readers: 10 };
     let (writer, leader) = TestFill::begin(limits);
-    let slow = writer.fill().join().unwrap();
+    let slow = writer.fill().join(false).unwrap();
     writer.share(Arc::new("head"), true);
     assert!((0..5).all(|_| writer.push(&[0; 10_000])));
     assert!(!writer.push(&[0; 1]), "one byte more than is kept");
-    assert!(writer.fill().join().is_none());
+    assert!(writer.fill().join(false).is_none());
     assert_eq!(writer.poll_room(&idle()), Poll::Pending, "the fastest reader has read nothing");
     for _ in 0..30 {
         while leader.poll_data(&idle()).is_ready() {}
@@ -175,7 +175,7 @@ fn a_thousand_readers_on_several_threads_get_the_same_bytes() {
     let (writer, leader) = TestFill::begin(Limits { keep: 1 << 20, ..LIMITS });
     let fill = Arc::clone(writer.fill());
     let mut readers = vec![leader];
-    readers.extend((1..1000).map(|_| fill.join().unwrap()));
+    readers.extend((1..1000).map(|_| fill.join(false).unwrap()));
     let good = Arc::new(AtomicUsize::new(0));
     let expected: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
     std::thread::scope(|scope| {
@@ -232,16 +232,26 @@ proptest! {
 }
 
 #[test]
-fn a_response_for_the_leader_alone_is_kept_and_releases_the_others() {
-    let (writer, leader) = TestFill::begin(LIMITS);
-    let waiting = writer.fill().join().unwrap();
-    writer.share_with_leader(Arc::new("head"));
-    assert!(matches!(leader.poll_answer(&idle()), Poll::Ready(Some(Answer::Shared(_)))));
-    assert!(matches!(waiting.poll_answer(&idle()), Poll::Ready(Some(Answer::Released))));
-    assert!(writer.fill().join().is_none());
-    writer.push(b"body");
-    assert_eq!(ready(&leader).unwrap().unwrap(), b"body");
-    assert_eq!(stored(writer).unwrap(), b"body");
+fn a_response_for_some_is_kept_and_releases_the_others() {
+    for (audience, early, late) in
+        [(Audience::Leader, "released", "released"), (Audience::Early, "shared", "too late")]
+    {
+        let (writer, leader) = TestFill::begin(LIMITS);
+        let waiting = [true, false].map(|early| writer.fill().join(early).unwrap());
+        writer.share_with(audience, Arc::new("head"));
+        let told = |reader: &Reader<_, _, _>| match reader.poll_answer(&idle()) {
+            Poll::Ready(Some(Answer::Shared(_))) => "shared",
+            Poll::Ready(Some(Answer::Released)) => "released",
+            Poll::Ready(Some(Answer::TooLate)) => "too late",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(&leader), "shared");
+        assert_eq!(waiting.each_ref().map(told), [early, late], "{audience:?}");
+        assert!(writer.fill().join(false).is_none());
+        writer.push(b"body");
+        assert_eq!(ready(&leader).unwrap().unwrap(), b"body");
+        assert_eq!(stored(writer).unwrap(), b"body");
+    }
 }
 
 /// What is stored as it arrives need not stay: who is behind reads from the store, and others may still join.
@@ -257,7 +267,7 @@ fn a_body_that_is_stored_as_it_arrives_passes_in_a_window() {
         assert!(writer.fill().held() <= 60_000, "{}", writer.fill().held());
     }
     assert_eq!(ready(&leader), Some(Err(Cut::Behind)));
-    let late = writer.fill().join().unwrap();
+    let late = writer.fill().join(false).unwrap();
     assert_eq!(ready(&late), Some(Err(Cut::Behind)));
     late.seek(580_000);
     assert_eq!(ready(&late).unwrap().unwrap(), [30; 20_000]);

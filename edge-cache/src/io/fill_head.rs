@@ -18,6 +18,8 @@ pub struct Since {
     pub fence: Position,
     /// What answers it must not be below: what the node that asks us needs.
     pub needed: Floor,
+    /// When it came, as [`super::fills::Fills::arrive`] counts: a fetch that began later comes after it.
+    pub arrived: Option<u64>,
 }
 
 /// What all who wait are told.

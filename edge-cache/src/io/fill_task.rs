@@ -22,6 +22,7 @@ use super::node::{Node, RouteTarget, Tier};
 use super::part::{Slot, Wanting, receive_part};
 use super::pool::FetchError;
 use super::spill::Spill;
+use crate::fill::Audience;
 use crate::key::CacheKey;
 use crate::lookup::is_origin_error;
 use crate::purge::{Floor, Tags, Verdict};
@@ -67,11 +68,16 @@ pub struct Job {
 impl Task {
     /// Starts it; the reader is the client's that began it.
     pub fn start(self, node: &Arc<Node>, mut job: Job) -> FillReader {
-        let Self { writer, reader, places, fence } = self;
+        let Self { writer, reader, places, fence, begun } = self;
         job.wanted.fence = fence;
         let node = Arc::clone(node);
-        let entry =
-            Entry { node: Arc::clone(&node), places, fill: Arc::clone(writer.fill()), fence };
+        let entry = Entry {
+            node: Arc::clone(&node),
+            places,
+            fill: Arc::clone(writer.fill()),
+            fence,
+            begun,
+        };
         tokio::spawn(async move { run(&node, job, writer, entry).await });
         reader
     }
@@ -98,15 +104,11 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
     };
     if conditional && fetched.response.status() == StatusCode::NOT_MODIFIED {
         match revalidated(node, &job, &fetched) {
-            Some(Validated { object, shared }) => {
+            Some(Validated { object, audience }) => {
                 let origin = origin_of(&fetched);
                 let head = Arc::new(FillHead::Revalidated(object, origin));
                 entry.leave();
-                if shared {
-                    writer.share(head, false);
-                } else {
-                    writer.share_with_leader(head);
-                }
+                writer.share_with(audience, head);
                 writer.finish(b"", drop);
                 return;
             }
@@ -144,8 +146,7 @@ pub(super) fn origin_of(fetched: &Fetched) -> Origin {
 /// A stored object that a 304 has updated.
 struct Validated {
     object: Arc<Object>,
-    /// It may answer others than the client that had it validated.
-    shared: bool,
+    audience: Audience,
 }
 
 /// The stored object that a 304 speaks of, updated; `None` when there is none.
@@ -184,14 +185,23 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
                 node.store.remove(object);
             }
             keep(node, job, &new);
-            Some(Validated { shared: new.head.may_be_shared(), object: new })
+            Some(Validated { audience: audience(&new.head), object: new })
         }
         Updated::UseOnce(head, _) => {
             node.store.remove(object);
             let head = head.arrived(fetched.arrived);
-            Some(Validated { object: Arc::new(object.with_head(head)), shared: false })
+            let object = Arc::new(object.with_head(head));
+            Some(Validated { object, audience: Audience::Leader })
         }
         Updated::Changed => None,
+    }
+}
+
+/// For whom a stored response is as it arrives.
+pub(super) fn audience(head: &StoredHead) -> Audience {
+    match head.may_be_shared() {
+        true => Audience::All,
+        false => Audience::Early,
     }
 }
 
@@ -315,10 +325,11 @@ pub(super) async fn receive(
             return;
         }
     };
-    let may_share = match &stored {
-        Ok(stored) => stored.may_be_shared(),
+    let audience = match &stored {
+        Ok(stored) => audience(stored),
         // All who wait learn that it is not theirs, and go on together by what they have of the field.
-        Err(reason) => common_error || *reason == Reason::VaryUnsent,
+        Err(reason) if common_error || *reason == Reason::VaryUnsent => Audience::All,
+        Err(_) => Audience::Leader,
     };
     if stored.is_ok() {
         node.store.note_vary(&job.key, &vary);
@@ -326,7 +337,7 @@ pub(super) async fn receive(
             node.store.note_search(&job.key, &headers);
         }
     }
-    if stored.is_ok() && may_share {
+    if stored.is_ok() && audience == Audience::All {
         entry.also((job.key.hash(), variant, Slot::Whole));
     } else {
         // An error is for those who wait already, not for those to come.
@@ -350,11 +361,7 @@ pub(super) async fn receive(
         tags,
     };
     let head = Arc::new(FillHead::Response(Box::new(head)));
-    if may_share {
-        writer.share(head, true);
-    } else {
-        writer.share_with_leader(head);
-    }
+    writer.share_with(audience, head);
 
     let mut body = fetched.response.into_body();
     let mut kept = true;

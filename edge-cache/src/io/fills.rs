@@ -37,6 +37,8 @@ pub(super) type FillWriter = Writer<FillHead, Fetched, FetchError>;
 /// Fetches that go on, by key and variant.
 pub struct Fills {
     shards: Vec<Shard>,
+    /// Requests and fetches, in the order in which they came.
+    arrivals: AtomicU64,
     /// Bytes that they hold, all together.
     held: AtomicU64,
     max_held: u64,
@@ -51,6 +53,7 @@ type Shard = Mutex<HashMap<Place, Going>>;
 struct Going {
     fill: Arc<FillShared>,
     fence: Position,
+    begun: u64,
 }
 
 /// What [`Fills::join`] found.
@@ -69,6 +72,7 @@ pub struct Task {
     pub(super) reader: FillReader,
     pub(super) places: Vec<Place>,
     pub(super) fence: Position,
+    pub(super) begun: u64,
 }
 
 impl Fills {
@@ -76,10 +80,16 @@ impl Fills {
     pub fn new(memory: u64, max_object: u64) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            arrivals: AtomicU64::new(0),
             held: AtomicU64::new(0),
             max_held: (memory / 2).max(max_object),
             keep: max_object,
         }
+    }
+
+    /// A number for a request that may wait for a fetch, or for a fetch: larger than all that were given before.
+    pub fn arrive(&self) -> u64 {
+        self.arrivals.fetch_add(1, Ordering::SeqCst)
     }
 
     /// Bytes of bodies on their way into the store.
@@ -190,16 +200,16 @@ impl Fills {
             return Joined::Stored;
         }
         let (writer, reader) = Fill::begin(self.limits());
-        let fence = since.fence;
-        fills.insert(place, Going { fill: Arc::clone(writer.fill()), fence });
-        Joined::Begun(Task { writer, reader, places: vec![place], fence })
+        let (fence, begun) = (since.fence, self.arrive());
+        fills.insert(place, Going { fill: Arc::clone(writer.fill()), fence, begun });
+        Joined::Begun(Task { writer, reader, places: vec![place], fence, begun })
     }
 
     /// Enters a fetch for a further place, unless somebody else fetches that and began no earlier.
-    fn enter(&self, place: Place, fill: &Arc<FillShared>, fence: Position) -> bool {
+    fn enter(&self, place: Place, fill: &Arc<FillShared>, fence: Position, begun: u64) -> bool {
         let Some(shard) = self.shard(place) else { return false };
         let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let going = Going { fill: Arc::clone(fill), fence };
+        let going = Going { fill: Arc::clone(fill), fence, begun };
         match fills.entry(place) {
             MapEntry::Occupied(other) if other.get().fence >= fence => false,
             MapEntry::Occupied(mut older) => {
@@ -216,7 +226,7 @@ impl Fills {
     /// A fetch that nobody joins.
     pub fn alone(&self, since: Since) -> Task {
         let (writer, reader) = Fill::begin(self.limits());
-        Task { writer, reader, places: Vec::new(), fence: since.fence }
+        Task { writer, reader, places: Vec::new(), fence: since.fence, begun: self.arrive() }
     }
 }
 
@@ -232,13 +242,14 @@ fn current(
     let floor = since.needed.max(store.fences().of_key(key));
     let usable = |head: Arc<FillHead>| head.is_usable(store, key, floor, going.fence);
     let current = going.fence >= floor.newest() && going.fill.head().is_none_or(usable);
-    if current { Some((going.fill.join()?, going.fence)) } else { None }
+    let early = since.arrived.is_some_and(|arrived| arrived < going.begun);
+    if current { Some((going.fill.join(early)?, going.fence)) } else { None }
 }
 
 impl Task {
     /// Enters it for a further place. `false`: somebody else fetches that.
     pub fn also(&mut self, node: &Node, place: Place) -> bool {
-        let entered = node.fills.enter(place, self.writer.fill(), self.fence);
+        let entered = node.fills.enter(place, self.writer.fill(), self.fence, self.begun);
         if entered {
             self.places.push(place);
         }
@@ -252,6 +263,7 @@ pub(super) struct Entry {
     pub(super) places: Vec<Place>,
     pub(super) fill: Arc<FillShared>,
     pub(super) fence: Position,
+    pub(super) begun: u64,
 }
 
 impl Entry {
@@ -260,7 +272,7 @@ impl Entry {
         if self.places.is_empty() || self.places.contains(&place) {
             return;
         }
-        if self.node.fills.enter(place, &self.fill, self.fence) {
+        if self.node.fills.enter(place, &self.fill, self.fence, self.begun) {
             self.places.push(place);
         }
     }

@@ -107,6 +107,8 @@ impl Context<'_> {
         };
         match answer {
             Answer::Released => Filled::Again { exchange, alone: true },
+            // What it waited for began before it came. The next fetch does not: one is for all who wait now.
+            Answer::TooLate => Filled::Again { exchange, alone: false },
             Answer::Failed(error) => {
                 if self.may_be_stale(asking) {
                     return self.stale(exchange, asking, Reason::StaleIfError, None).await;

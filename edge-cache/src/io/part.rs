@@ -14,11 +14,12 @@ use http_body::Body;
 
 use super::fetch::Fetched;
 use super::fill_head::{FillHead, Origin, Since};
-use super::fill_task::{Job, Judged, judged, keep, origin_of, receive};
+use super::fill_task::{Job, Judged, audience, judged, keep, origin_of, receive};
 use super::fills::{Entry, FillReader, FillWriter, Held, Joined};
 use super::node::Node;
 use super::pool::FetchError;
 use super::spill::Spill;
+use crate::fill::Audience;
 use crate::segment::plan::{Ask, Part, if_range, judge, next_ask};
 use crate::semantics::conditional::same_strong_validator;
 use crate::semantics::headers::strip_hop_by_hop;
@@ -285,7 +286,7 @@ async fn take(
             return writer.keep_private(Fetched { not_stored: stored.err(), part, ..fetched });
         }
     };
-    let may_share = head.may_be_shared();
+    let audience = audience(&head);
     let version = match wanting.of.as_ref().and_then(|object| object.version()) {
         Some(version) if same => Arc::clone(version),
         _ => known_version(job, &headers).unwrap_or_else(|| node.store.new_version()),
@@ -325,7 +326,7 @@ async fn take(
             false => node.store.mark_unsegmented(&job.key),
         }
     }
-    if !may_share {
+    if audience != Audience::All {
         entry.leave();
     }
     let origin = origin_of(&fetched);
@@ -333,10 +334,9 @@ async fn take(
     let (taken, of) = (part.taken, Arc::clone(&object));
     let head = PartHead { object: of, taken, is_stored, has_age, origin };
     let head = Arc::new(FillHead::Part(Box::new(head)));
-    match may_share || (wanting.of.is_some() && same) {
-        true => writer.share(head, true),
-        false => writer.share_with_leader(head),
-    }
+    // Who completes a stored object has been told that it may be used.
+    let completes = wanting.of.is_some() && same;
+    writer.share_with(if completes { Audience::All } else { audience }, head);
     let ended = bring(node, fetched, part, &writer, spill.as_mut()).await;
     if ended == Ended::Well {
         if let Some(spill) = spill.as_mut().filter(|_| part.taken.end + 1 == part.complete) {

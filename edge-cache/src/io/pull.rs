@@ -376,7 +376,7 @@ impl Segments {
             Some(Answer::Failed(error)) => Err(NotReady::Failed(error)),
             // Given up before an answer: asked again, by whoever comes first.
             None => Ok(Asked::Stored),
-            Some(Answer::Private(_) | Answer::Released) => Err(NotReady::Changed),
+            Some(Answer::Private(_) | Answer::Released | Answer::TooLate) => Err(NotReady::Changed),
         })
     }
 }

@@ -282,9 +282,10 @@ impl Context<'_> {
     ) -> Response<ResponseBody> {
         let node = self.node();
         let mut alone = !collapsible(&self.view());
+        let mut arrived = None;
         for round in 0..=2 * MAX_ROUNDS {
             // Before the store is asked: a purge in between then comes after this.
-            let since = self.since();
+            let since = Since { arrived, ..self.since() };
             let target = Target { policy, key, query, since };
             let mut found = node.store.lookup(key, &self.request.headers, since.needed);
             if matches!(found, Found::Uncacheable) && self.is_part_of_too_large(target) {
@@ -336,13 +337,16 @@ impl Context<'_> {
                 Decision::Miss { reason } => Asking { target, ask: None, reason, stale: None },
             };
             let ask = self.ask(target, object).filter(|_| round < MAX_ROUNDS);
-            let asking = Asking { ask, ..asking };
+            // Only who asks the next server needs a number.
+            let since = Since { arrived: arrived.or_else(|| Some(node.fills.arrive())), ..since };
+            let asking = Asking { ask, target: Target { since, ..target }, ..asking };
             alone |= round >= MAX_ROUNDS;
             let known = match &found {
                 Found::Object(object) => vec![Arc::clone(object)],
                 Found::OtherVariants(objects) => objects.clone(),
                 Found::Nothing | Found::Purged | Found::Uncacheable => Vec::new(),
             };
+            arrived = asking.target.since.arrived;
             match self.fill(exchange, &asking, known, alone).await {
                 Filled::Response(response) => return response,
                 Filled::Again { exchange: same, alone: next } => {
@@ -394,7 +398,7 @@ impl Context<'_> {
 
     /// What is known of purges now.
     pub(super) fn since(&self) -> Since {
-        Since { fence: self.node().positions.current(), needed: self.needed }
+        Since { fence: self.node().positions.current(), needed: self.needed, arrived: None }
     }
 
     /// What a parent's answer must not be below: the purges of the key, those of the tags of what is stored for it, and what
