@@ -135,6 +135,27 @@ fn rfc9111_4_3_what_is_stale_is_revalidated() {
     origin.assert_expectations();
 }
 
+/// RFC 9211 §2.5: a 304 that forbids to store what it speaks of leaves nothing that is stored.
+#[test]
+fn rfc9111_4_3_4_a_304_may_forbid_to_store() {
+    for said in ["no-store", "private, max-age=60"] {
+        let origin = Origin::start();
+        let stale = Script::ok("body").cache_control("max-age=10").field("Age", "10");
+        origin.once("/a", stale.field("ETag", "\"v1\""));
+        let forbids = Script::status(304, "").cache_control(said).field("ETag", "\"v1\"");
+        origin.once("/a", forbids.expect_field("If-None-Match", "\"v1\""));
+        origin.route("/a", Script::ok("new").cache_control("max-age=60"));
+        let fleet = one_edge(&origin, STRICT);
+        let edge = fleet.node("e1");
+        assert_eq!(edge.get("/a").text(), "body");
+        let last = edge.get("/a");
+        let status = last.cache_status();
+        assert_eq!((last.text().as_str(), status.contains("stored")), ("body", false), "{status}");
+        assert_eq!((edge.get("/a").text().as_str(), origin.count("/a")), ("new", 3), "{said}");
+        origin.assert_expectations();
+    }
+}
+
 /// RFC 9111 §4.3.3: a 200 to a validation replaces what was stored.
 #[test]
 fn rfc9111_4_3_3_what_has_changed_is_replaced() {
@@ -208,8 +229,9 @@ fn head_is_answered_from_a_stored_get() {
     assert_eq!((miss.status, miss.body.len()), (200, 0));
     assert_eq!(wire.exchange(&Request::get(HOST, "/a")).text(), "hello");
     let asked = origin.count("/a");
-    let head = wire.exchange(&Request::new("HEAD", HOST, "/a"));
+    let head = wire.exchange(&Request::new("HEAD", HOST, "/a").field("Range", "bytes=0-0"));
     assert_eq!((head.status, head.field("content-length")), (200, Some("5")));
+    assert_eq!(head.field("accept-ranges"), Some("bytes"), "as GET says");
     assert!(head.cache_status().contains("hit"), "{}", head.cache_status());
     // The connection is in step: nothing of a body was sent after the head.
     assert_eq!(wire.exchange(&Request::get(HOST, "/a")).text(), "hello");

@@ -26,7 +26,14 @@ pub struct Since {
 #[derive(Debug)]
 pub enum FillHead {
     /// The stored response is good still.
-    Revalidated(Arc<Object>, Origin),
+    Revalidated {
+        /// As updated.
+        object: Arc<Object>,
+        /// Why it is not stored any longer, if it is not.
+        gone: Option<Reason>,
+        /// Who said so.
+        origin: Origin,
+    },
     /// A part of an object; its bytes are read from the fill.
     Part(Box<PartHead>),
     /// No byte of what was asked for is there.
@@ -89,7 +96,7 @@ impl FillHead {
         let fences = store.fences();
         let of = |head: &StoredHead| (head.fence, fences.of_tags(&head.tags));
         let (fence, tagged) = match self {
-            Self::Revalidated(object, _) => of(&object.head),
+            Self::Revalidated { object, .. } => of(&object.head),
             Self::Part(part) => of(&part.object.head),
             Self::Response(head) => (head.fence, fences.of_tags(&head.tags)),
             Self::Unsatisfied { .. } | Self::LookAgain => return true,

@@ -104,9 +104,9 @@ async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
     };
     if conditional && fetched.response.status() == StatusCode::NOT_MODIFIED {
         match revalidated(node, &job, &fetched) {
-            Some(Validated { object, audience }) => {
+            Some(Validated { object, gone, audience }) => {
                 let origin = origin_of(&fetched);
-                let head = Arc::new(FillHead::Revalidated(object, origin));
+                let head = Arc::new(FillHead::Revalidated { object, gone, origin });
                 entry.leave();
                 writer.share_with(audience, head);
                 writer.finish(b"", drop);
@@ -146,6 +146,8 @@ pub(super) fn origin_of(fetched: &Fetched) -> Origin {
 /// A stored object that a 304 has updated.
 struct Validated {
     object: Arc<Object>,
+    /// Why it is not stored any longer.
+    gone: Option<Reason>,
     audience: Audience,
 }
 
@@ -185,13 +187,13 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
                 node.store.remove(object);
             }
             keep(node, job, &new);
-            Some(Validated { audience: audience(&new.head), object: new })
+            Some(Validated { audience: audience(&new.head), gone: None, object: new })
         }
-        Updated::UseOnce(head, _) => {
+        Updated::UseOnce(head, reason) => {
             node.store.remove(object);
             let head = head.arrived(fetched.arrived);
             let object = Arc::new(object.with_head(head));
-            Some(Validated { object, audience: Audience::Leader })
+            Some(Validated { object, gone: Some(reason), audience: Audience::Leader })
         }
         Updated::Changed => None,
     }

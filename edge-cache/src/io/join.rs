@@ -166,18 +166,18 @@ impl Context<'_> {
         let headers = &self.request.headers;
         let now = clock::steady();
         match head {
-            FillHead::Revalidated(object, origin) => {
+            FillHead::Revalidated { object, gone, origin } => {
                 if object.head.vary.variant(headers) != Some(object.variant) {
                     return Filled::Again { exchange, alone: true };
                 }
                 exchange.upstream = Some(Arc::clone(&origin.upstream));
-                exchange.reason = Reason::Revalidated;
+                exchange.reason = gone.unwrap_or(Reason::Revalidated);
                 let marks = Marks {
                     fwd: asking.reason.fwd(),
                     fwd_status: Some(StatusCode::NOT_MODIFIED),
-                    ttl: Some(object.head.remaining_millis(now) / 1000),
+                    ttl: gone.is_none().then(|| object.head.remaining_millis(now) / 1000),
                     age: Some(object.head.current_age(now)),
-                    stored: true,
+                    stored: gone.is_none(),
                     collapsed,
                     before: &origin.cache_status,
                     ..Marks::default()

@@ -64,9 +64,11 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
     }
     let mut headers = headers.clone();
     let ranges = match length {
-        Some(length) if status == StatusCode::OK && *asked.method == Method::GET => {
+        Some(length) if status == StatusCode::OK => {
             headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            // RFC 9110 §14.2: for GET only; HEAD has the fields that GET would have without it.
             range::parse(asked.headers)
+                .filter(|_| *asked.method == Method::GET)
                 .filter(|_| if_range_holds(asked.headers, &headers))
                 .map(|ranges| (range::resolve(&ranges, length), length))
         }

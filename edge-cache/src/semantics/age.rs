@@ -18,8 +18,10 @@ pub fn initial_age(
     request_time: UnixMillis,
     response_time: UnixMillis,
 ) -> Duration {
-    let apparent = date::field(response, &DATE)
-        .map_or(Duration::ZERO, |sent| UnixMillis::from_secs(response_time.secs()).since(sent));
+    // Of several dates the oldest: nothing becomes younger by saying it twice.
+    let sent = response.get_all(DATE).iter().filter_map(|line| date::parse(line.as_bytes())).min();
+    let apparent =
+        sent.map_or(Duration::ZERO, |sent| UnixMillis::from_secs(response_time.secs()).since(sent));
     let corrected = Duration::from_secs(age_value(response).unwrap_or(0).into())
         .saturating_add(response_time.since(request_time));
     apparent.max(corrected)
@@ -74,6 +76,9 @@ mod tests {
             (&[("date", &past), ("age", "30")], 0, 100),
             (&[("date", &past), ("age", "300")], 0, 300),
             (&[("date", &future)], 0, 0),
+            (&[("date", &past), ("date", &past)], 0, 100),
+            (&[("date", &future), ("date", &past)], 0, 100),
+            (&[("date", &past), ("date", "junk")], 0, 100),
             (&[("date", "junk"), ("age", "5")], 0, 5),
             (&[("age", "7200, 0")], 0, 7200),
             (&[("age", "0, 7200")], 0, 0),

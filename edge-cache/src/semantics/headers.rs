@@ -154,9 +154,9 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Takes off what must not be stored with a response (RFC 9111 §3.1): connection fields, Age (it went into the initial
-/// age), Cache-Status and Proxy-Status (they tell of another request), and the fields that `no-cache="…"` or
-/// `private="…"` name.
+/// Takes off what must not be stored with a response (RFC 9111 §3.1): connection fields, Trailer (what is stored has none:
+/// RFC 9112 §7.1.3), Age (it went into the initial age), Cache-Status and Proxy-Status (they tell of another request), and
+/// the fields that `no-cache="…"` or `private="…"` name.
 pub fn strip_for_storage(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     let mut listed: Vec<HeaderName> = Vec::new();
@@ -164,6 +164,7 @@ pub fn strip_for_storage(headers: &mut HeaderMap) {
     for name in listed {
         headers.remove(name);
     }
+    headers.remove(TRAILER);
     headers.remove(AGE);
     headers.remove(&CACHE_STATUS);
     headers.remove(&PROXY_STATUS);

@@ -87,6 +87,7 @@ fn rfc9111_3_1_what_is_not_stored() {
         ("b", "2"),
         ("c", "3"),
         ("d", "4"),
+        ("trailer", "x"),
         ("age", "5"),
         ("cache-status", "parent; hit"),
         ("proxy-status", "parent; error=dns_timeout"),
