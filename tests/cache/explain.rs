@@ -91,7 +91,10 @@ fn explain_tells_the_whole_way() {
     let origin = Origin::start();
     origin.route(
         "/a",
-        Script::ok("hello").cache_control("max-age=100, stale-if-error=30").field("Age", "40"),
+        Script::ok("hello")
+            .cache_control("max-age=100, stale-if-error=30")
+            .field("Age", "40")
+            .field("Cache-Tag", "one,two"),
     );
     let fleet = site(plan(&origin).edge("e1", "icn"), "").start();
     let edge = fleet.node("e1");
@@ -115,9 +118,16 @@ fn explain_tells_the_whole_way() {
     let url = format!("http://{HOST}/a");
     let out = fleet.run(Program::EdgeCache, &["explain", &url, "-X", "HEAD", "--node", "e1"]);
     let out = String::from_utf8(out.stdout).unwrap();
-    for word in
-        ["fresh", "max-age", "www", "/*", "answer from the store", "HEAD", "stale-if-error 30 s"]
-    {
+    for word in [
+        "fresh",
+        "max-age",
+        "www",
+        "/*",
+        "answer from the store",
+        "HEAD",
+        "stale-if-error 30 s",
+        "tags one, two",
+    ] {
         assert!(out.contains(word), "{word} in {out}");
     }
     let put = format!("/v1/explain?url=http://{HOST}/a&method=P%20T");

@@ -236,6 +236,13 @@ fn lines(explained: &serde_json::Value) -> String {
                 object["stale_while_revalidate"], object["stale_if_error"]
             ),
         );
+        line(
+            "",
+            &format!("tags {}, fetched at position {}", words(&object["tags"]), object["fence"]),
+        );
+        if !object["segments"].is_null() {
+            line("", &format!("segments stored: {}", object["segments"]));
+        }
     }
     out
 }
