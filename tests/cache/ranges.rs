@@ -180,6 +180,68 @@ fn the_whole_is_fetched_for_a_range_where_the_policy_says_so() {
     assert_eq!(ranges(&origin), ["whole"]);
 }
 
+/// What is too large to be stored whole is stored in part at once: a crowd costs the origin the bytes once. What cannot be
+/// had in parts is passed on to each.
+#[test]
+fn a_crowd_at_an_object_too_large_to_be_stored_whole_shares_its_segments() {
+    const LENGTH: u64 = 20 << 20;
+    const CROWD: usize = 12;
+    let origin = Origin::start();
+    origin.route_with("/a", |request| answer(request, 1, LENGTH).cache_control("max-age=600"));
+    let body = bytes(1, 0, LENGTH - 1);
+    let weak = Script::ok(body.clone()).cache_control("max-age=600").field("ETag", "W/\"1\"");
+    origin.route("/weak", weak);
+    // An eighth of it is the longest that is stored whole.
+    let plan = plan(&origin).cache_node("e1", "icn", "edge", "memory = \"64MiB\"");
+    let fleet = super::site(plan, STRICT).start();
+    let edge = fleet.node("e1");
+    std::thread::scope(|scope| {
+        for _ in 0..CROWD {
+            scope.spawn(|| {
+                let reply = get(&fleet, "e1", "");
+                assert_eq!((reply.status, reply.end), (200, End::Complete));
+                assert!(reply.body == body);
+            });
+        }
+    });
+    let asked = ranges(&origin);
+    assert_eq!(asked.iter().filter(|range| *range == "whole").count(), 1, "{asked:?}");
+    let cost: u64 = asked
+        .iter()
+        .filter_map(|range| range.strip_prefix("bytes=")?.split_once('-'))
+        .map(|(first, last)| {
+            let last: u64 = last.parse().unwrap();
+            last.min(LENGTH - 1) + 1 - first.parse::<u64>().unwrap()
+        })
+        .sum();
+    assert!(cost <= LENGTH * 11 / 10, "{cost} bytes in {asked:?}");
+    assert!(edge.get("/a").cache_status().contains("hit"));
+    for _ in 0..2 {
+        let reply = edge.get("/weak");
+        assert!(reply.end == End::Complete && reply.body == body);
+    }
+    assert_eq!(origin.count("/weak"), 2);
+}
+
+/// An origin that does not give parts has what is too large passed on.
+#[test]
+fn what_is_too_large_and_not_given_in_parts_is_passed_on() {
+    const LENGTH: u64 = 9 << 20;
+    let origin = Origin::start();
+    origin.route_with("/a", |request| {
+        let whole = Request { fields: Vec::new(), ..request.clone() };
+        answer(&whole, 1, LENGTH).cache_control("max-age=600")
+    });
+    let plan = plan(&origin).cache_node("e1", "icn", "edge", "memory = \"64MiB\"");
+    let fleet = super::site(plan, STRICT).start();
+    for _ in 0..3 {
+        let reply = get(&fleet, "e1", "");
+        assert_eq!((reply.status, reply.end), (200, End::Complete));
+        assert!(reply.body == bytes(1, 0, LENGTH - 1));
+    }
+    assert!(origin.count("/a") <= 5, "{}", origin.count("/a"));
+}
+
 /// Whoever has begun to read a version can read it to its end, though it has been purged and another has taken its place.
 #[test]
 fn a_purge_in_the_middle_of_a_read_cuts_nobody() {

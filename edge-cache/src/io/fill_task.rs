@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{ACCEPT_RANGES, HeaderName};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Body;
 
@@ -63,6 +63,8 @@ pub struct Job {
     pub fallback: bool,
     /// The part that is wanted; none: the whole.
     pub part: Option<Wanting>,
+    /// What is too large to be stored whole may be fetched in parts instead.
+    pub divisible: bool,
 }
 
 impl Task {
@@ -199,6 +201,17 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
     }
 }
 
+/// Whether what is too large to be stored whole can be fetched in parts, as far as is known.
+fn is_divisible(node: &Node, job: &Job, headers: &HeaderMap) -> bool {
+    let has_parts = headers
+        .get(ACCEPT_RANGES)
+        .is_none_or(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"none"));
+    job.divisible
+        && job.policy.ranges == Ranges::Segments
+        && has_parts
+        && !node.store.is_unsegmented(&job.key)
+}
+
 /// For whom a stored response is as it arrives.
 pub(super) fn audience(head: &StoredHead) -> Audience {
     match head.may_be_shared() {
@@ -281,21 +294,34 @@ pub(super) async fn receive(
     strip_hop_by_hop(&mut headers);
     let layout = node.store.layout();
     let too_large = length.is_some_and(|length| length > node.store.memory().max_object());
+    let combinable = same_strong_validator(&headers, &headers);
+    let divides =
+        too_large && status == StatusCode::OK && combinable && is_divisible(node, job, &headers);
     let refused = if status == StatusCode::PARTIAL_CONTENT {
         Some(Reason::UnaskedPart)
-    } else if too_large {
+    } else if too_large && !divides {
         Some(Reason::TooLarge)
     } else {
         (job.fallback && is_origin_error(status)).then_some(Reason::StaleIfError)
     };
     let Judged { stored, vary, variant, tags } =
         judged(node, job, &fetched, &headers, status, refused);
+    if let (true, Ok(head), Some(variant), Some(length)) = (divides, &stored, variant, length) {
+        // A crowd would cost the origin one fetch each. From here on all read the same segments, each fetched once; what
+        // has come of this response is given up.
+        node.store.note_vary(&job.key, &vary);
+        let (key, head, version) = (job.key.clone(), head.clone(), node.store.new_version());
+        keep(node, job, &Arc::new(Object::segmented(key, variant, head, version, length)));
+        entry.leave();
+        drop(fetched);
+        writer.share(Arc::new(FillHead::LookAgain), false);
+        return writer.finish(b"", drop);
+    }
     let mut stored = stored;
     let fence = fetched.fence;
     let mut held = Held::new(&node.fills);
     // What is longer than a segment, and can be had again in parts, is stored as it arrives: a window and a segment are held.
     // Another body stays here to its end: who lags could not have again what the store has let go.
-    let combinable = same_strong_validator(&headers, &headers);
     let in_segments = combinable && length.is_some_and(|length| length > layout.size());
     let held_most = if in_segments { WINDOW + layout.size() } else { u64::MAX };
     let needed = length.unwrap_or(0).min(held_most);

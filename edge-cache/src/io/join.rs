@@ -89,6 +89,7 @@ impl Context<'_> {
             Joined::Begun(task) => {
                 let mut job = self.job(asking.target, known, asking.stale.is_some());
                 job.part = asking.ask.map(|ask| Wanting { ask, of: None });
+                job.divisible = !alone;
                 interim = self.early.sink();
                 job.wanted.interim = interim.clone();
                 (task.start(node, job), None)

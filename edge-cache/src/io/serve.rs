@@ -393,6 +393,7 @@ impl Context<'_> {
             stored,
             fallback,
             part: None,
+            divisible: false,
         }
     }
 
