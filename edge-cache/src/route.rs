@@ -13,6 +13,7 @@ use std::fmt;
 use crate::key::{normalise_authority, normalise_path};
 use crate::rules::rewrite::Target;
 use crate::semantics::Reason;
+use crate::url::{is_plain, readings};
 
 /// A path pattern: exact, or everything that begins with a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,15 @@ impl<T> Routes<T> {
     /// The first route that matches.
     pub fn find(&self, path: &str) -> Option<&Route<T>> {
         self.routes.iter().find(|route| route.pattern.matches(path))
+    }
+
+    /// Whether a server may read a path that has `found` its route as one of another route, which is guarded
+    /// ([`crate::url::readings`]): then that guard would not be asked.
+    pub fn evades(&self, path: &str, found: &Route<T>, guarded: impl Fn(&T) -> bool) -> bool {
+        let is_another = |route: &Route<T>| !std::ptr::eq(route, found) && guarded(&route.value);
+        !is_plain(path)
+            && self.routes.iter().any(is_another)
+            && readings(path).iter().filter_map(|read| self.find(read)).any(is_another)
     }
 
     /// All of them.
@@ -249,6 +259,34 @@ mod tests {
         let narrow = Routes::new(vec![route("/a", None, "a")]);
         assert!(narrow.find("/b").is_none());
         assert_eq!(narrow.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_guard_is_not_evaded_by_another_spelling() {
+        let route = |pattern: &str, value| Route {
+            pattern: PathPattern::new(pattern).unwrap(),
+            target: Target::Same,
+            value,
+        };
+        let routes =
+            Routes::new(vec![route("/in/*", true), route("/open/*", false), route("/*", false)]);
+        for (path, evades) in [
+            ("/x", false),
+            ("/in/x", false),
+            ("/in//x", false),
+            ("/open//x", false),
+            ("/a%2Fb;c//d", false),
+            ("//in/x", true),
+            ("/in%2Fx", true),
+            ("/open/..%2Fin/x", true),
+            ("/open/..;/in/x", true),
+            ("/in;v=1/x", true),
+            ("/open%5C..%5Cin%5Cx", true),
+        ] {
+            let found = routes.find(path).unwrap();
+            assert_eq!(routes.evades(path, found, |guarded| *guarded), evades, "{path}");
+            assert!(!routes.evades(path, found, |_| false), "{path}");
+        }
     }
 
     #[test]

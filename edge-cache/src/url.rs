@@ -212,6 +212,40 @@ fn without_dot_segments(path: &str) -> String {
     text
 }
 
+/// Whether all servers read a normalised path alike.
+pub fn is_plain(path: &str) -> bool {
+    !path.contains(['%', ';']) && !path.contains("//")
+}
+
+/// A normalised path as servers may read it that are more lenient than RFC 3986: an escaped `/` or `\\` as a separator, empty
+/// segments as none, `;` and what follows in a segment as nothing, all that before dot segments are resolved. Nothing for
+/// a path that all servers read alike.
+pub fn readings(path: &str) -> Vec<String> {
+    if is_plain(path) {
+        return Vec::new();
+    }
+    let decoded = |path: &str| path.replace("%2F", "/").replace("%5C", "/");
+    let cut = |path: &str| {
+        let names = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+        names.collect::<Vec<_>>().join("/")
+    };
+    let merged = |path: &str| {
+        path.chars().fold(String::with_capacity(path.len()), |mut text, c| {
+            if c != '/' || !text.ends_with('/') {
+                text.push(c);
+            }
+            text
+        })
+    };
+    let spelled = [decoded(path), cut(&decoded(path)), decoded(&cut(path)), path.to_owned()];
+    let all = spelled.iter().flat_map(|path| [path.clone(), merged(path)]);
+    let mut read: Vec<_> = all.map(|path| without_dot_segments(&path)).collect();
+    read.sort_unstable();
+    read.dedup();
+    read.retain(|read| read != path);
+    read
+}
+
 /// A query with its escapes normalised; a `%` that begins none is escaped itself.
 pub(crate) fn normalise_escapes(query: &str) -> Cow<'_, str> {
     let bytes = query.as_bytes();
@@ -251,6 +285,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn lenient_servers_read_paths_otherwise() {
+        for (path, expected) in [
+            ("/a/b.c", &[][..]),
+            ("/caf%C3%A9%20b", &[]),
+            ("//a/b", &["/a/b"]),
+            ("/a%2Fb", &["/a/b"]),
+            ("/a%5Cb", &["/a/b"]),
+            ("/x/..%2Fa", &["/a"]),
+            ("/x%5C..%5Ca", &["/a"]),
+            ("/a;v=1/b", &["/a/b"]),
+            ("/x/..;/a", &["/a"]),
+            ("/;/a", &["//a", "/a"]),
+            ("/a%2F%2F..%2Fb", &["/a/b", "/b"]),
+        ] {
+            let read = readings(path);
+            for expected in expected {
+                assert!(read.iter().any(|read| read == expected), "{path}: {read:?}");
+            }
+            assert_eq!(read.is_empty(), expected.is_empty(), "{path}: {read:?}");
+        }
+    }
 
     /// Pitfall 43; RFC 3986 §6.2.2, RFC 9110 §4.2.3.
     #[test]
@@ -346,6 +403,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn readings_are_paths(path in "(/|%2F|%5C|[.]|;|a|%){0,12}") {
+            for read in readings(&format!("/{path}")) {
+                prop_assert!(read.starts_with('/'), "{path} {read}");
+            }
+        }
+
         #[test]
         fn no_text_panics(text in "\\PC{0,40}") {
             let _ = normalise_path(&text);

@@ -38,3 +38,34 @@ fn a_slow_http2_client_gets_the_end() {
     });
     assert!(got == body, "{} of {} bytes", got.len(), body.len());
 }
+
+/// A path that a lenient origin reads as a guarded one is not asked for through a route without the guard.
+#[test]
+fn a_guarded_route_is_not_reached_by_another_spelling() {
+    let origin = Origin::start();
+    origin.route("/*", Script::ok("secret"));
+    let fleet = plan(&origin)
+        .edge("e1", "icn")
+        .toml(&format!(
+            "[site.www]\nhosts = [\"{HOST}\"]\nroutes = [\n\
+             {{ path = \"/intern/*\", origin = \"static\", access = {{ allow = [\"10.0.0.0/8\"] }} }},\n\
+             {{ path = \"/*\", origin = \"static\" }} ]"
+        ))
+        .start();
+    let edge = fleet.node("e1");
+    assert_eq!(edge.get("/intern/a").status, 403);
+    for path in [
+        "//intern/a",
+        "/intern%2fa",
+        "/intern;v=1/a",
+        "/open/..%2Fintern/a",
+        "/open/..%5cintern/a",
+        "/open/..;/intern/a",
+    ] {
+        assert_eq!(edge.get(path).status, 400, "{path}");
+    }
+    assert_eq!(origin.total(), 0);
+    for path in ["/open//a", "/open%2Fa", "/open;v=1/a"] {
+        assert_eq!(edge.get(path).status, 200, "{path}");
+    }
+}

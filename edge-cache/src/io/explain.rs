@@ -91,6 +91,9 @@ pub fn explain(
     let site = snapshot.sites.find(host_of(&admitted.authority)).ok_or(misdirected)?;
     let no_route = Reject { status: StatusCode::NOT_FOUND, reason: Reason::NoRoute, close: false };
     let route = site.routes.find(&admitted.path).ok_or(no_route)?;
+    if site.routes.evades(&admitted.path, route, |target| target.rules.is_guarded()) {
+        return Err(invalid);
+    }
     let policy = route.value.policy.as_deref();
     let languages = policy.map_or(&[][..], |policy| &policy.vary.languages);
     let headers = language::replaced(&headers, languages).unwrap_or_else(|| headers.clone());

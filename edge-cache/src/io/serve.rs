@@ -188,6 +188,9 @@ fn route<'a>(
     let Some(route) = site.routes.find(&admitted.path) else {
         return reject(exchange, StatusCode::NOT_FOUND, Reason::NoRoute);
     };
+    if site.routes.evades(&admitted.path, route, |target| target.rules.is_guarded()) {
+        return reject(exchange, StatusCode::BAD_REQUEST, Reason::TargetInvalid);
+    }
     // Only a node of this CDN is believed what it says of the client.
     let is_inner = passes > 0 && snapshot.plan.is_peer(connection.peer.ip);
     let said = |name: &HeaderName| {

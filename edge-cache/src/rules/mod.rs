@@ -18,6 +18,9 @@
 //! 6. Access-Control fields and `Vary: Origin` by `cors`, `Cache-Control: private` by `signed`, an origin's Allow cut to
 //!    `methods`, and `response_headers` as the operator's last word.
 //!
+//! Before all that, a path is refused (400) that has this route only as it stands, while a server that takes `%2F` for `/`,
+//! merges slashes or cuts `;…` off would read it as one of another route with `access` or `signed`.
+//!
 //! A parent does none of this for requests that a node of this CDN sends it on: that node has done it, for the true client.
 //! Nothing here is stored, so that a changed configuration holds at once for what is stored, too.
 
@@ -202,6 +205,11 @@ impl RouteRules {
             (None, Some(prefix)) => Target::Strip(prefix.clone()),
             (None, None) => Target::Same,
         }
+    }
+
+    /// Whether not everybody is served: then no other route may lead to the same.
+    pub const fn is_guarded(&self) -> bool {
+        self.access.is_some() || self.signed.is_some()
     }
 
     /// Whether the databases must be there.

@@ -46,7 +46,7 @@ use shared::prefix::Prefix;
 
 use crate::key::{KeyRules, normalise_query};
 use crate::semantics::Reason;
-use crate::url::{normalise_escapes, normalise_path, push_escape};
+use crate::url::{normalise_escapes, normalise_path, push_escape, readings};
 
 /// The cookie with a signature.
 pub const COOKIE_NAME: &str = "md-signed";
@@ -180,10 +180,16 @@ impl Grant {
     }
 }
 
-/// Whole segments: `/a` covers `/a` and `/a/b`, never `/ab`.
+/// Whole segments: `/a` covers `/a` and `/a/b`, never `/ab`; nor `/a/..%2Fb`, which some servers read as `/b`.
 fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+    let below = |path: &str, prefix: &str| {
+        path.strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+    };
+    let prefixes = readings(prefix);
+    let may_be =
+        |path: &String| below(path, prefix) || prefixes.iter().any(|prefix| below(path, prefix));
+    below(path, prefix) && readings(path).iter().all(may_be)
 }
 
 impl Keys {

@@ -134,7 +134,9 @@ fn prefixes_end_at_segments() {
         ("/v/", "/v/a/b", true),
         ("/v/", "/v/../w", false),
         ("/v/", "/v/%2e%2e/w", false),
-        ("/v/", "/v/..%2Fw", true), // One segment of strange letters: no path ends elsewhere by it.
+        ("/v/", "/v/..%2Fw", false),
+        ("/v/", "/v/..;/w", false),
+        ("/v/", "/v/a%2Fb;c//d", true),
         ("/v/", "/w/../v/a", true),
         ("/v/", "/V/a", false),
         ("/", "/anything", true),
