@@ -93,7 +93,16 @@ pub fn interim_fields(headers: &HeaderMap) -> HeaderMap {
     for name in [CONTENT_LENGTH, TRAILER] {
         headers.remove(name);
     }
+    remove_ours(&mut headers);
     headers
+}
+
+/// Takes off what nodes tell each other: nobody else is told, and nobody else tells.
+fn remove_ours(headers: &mut HeaderMap) {
+    let ours = headers.keys().filter(|name| name.as_str().starts_with(OURS));
+    for name in ours.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
 }
 
 /// Not for trailers (RFC 9110 §6.5.1): framing, routing, control of requests and caches, authentication, what is needed to
@@ -141,6 +150,7 @@ const NOT_IN_TRAILERS: [&str; 37] = [
 /// Takes off the trailers that must not be passed on. What is left stays apart from the fields of the head.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
+    remove_ours(trailers);
     for name in NOT_IN_TRAILERS {
         trailers.remove(name);
     }
@@ -196,8 +206,10 @@ fn is_ours(name: &HeaderName) -> bool {
 /// back.
 const NEVER_TO_ORIGIN: [&str; 6] =
     ["host", "forwarded", "x-original-url", "x-rewrite-url", "x-original-host", "x-host"];
-/// The same for all fields that begin so. The second one is between nodes of this CDN, by `crate::purge`.
-const NEVER_BEGINNING: [&str; 2] = ["x-forwarded-", "meridian-"];
+/// The same for all fields that begin so.
+const NEVER_BEGINNING: [&str; 2] = ["x-forwarded-", OURS];
+/// Fields between nodes of this CDN begin so (`crate::purge`).
+const OURS: &str = "meridian-";
 /// Framing, which a field with `_` in place of `-` is to some programs.
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 

@@ -148,6 +148,15 @@ fn rfc3875_4_1_18_disguised_fields() {
     assert!(for_origin(&client, Some(&Policy::default()), &varying).is_empty());
 }
 
+#[test]
+fn what_nodes_tell_each_other_is_in_no_interim_response_and_no_trailers() {
+    let fields = [("meridian-fence", "5"), ("link", "</a>"), ("content-length", "5")];
+    assert_eq!(names(&interim_fields(&headers(&fields))), ["link"]);
+    let mut trailers = headers(&fields);
+    strip_trailers(&mut trailers);
+    assert_eq!(names(&trailers), ["link"]);
+}
+
 /// Pitfalls 30 and 44: unkeyed input does not reach the origin of a cacheable route.
 #[test]
 fn pitfall_44_unkeyed_input() {
