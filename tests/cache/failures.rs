@@ -276,3 +276,26 @@ fn no_more_connections_than_configured_go_to_an_origin() {
     }
     assert!(origin.most_open() <= 3, "{} connections at once", origin.most_open());
 }
+
+#[test]
+fn rfc5861_4_an_error_that_must_not_be_stored_is_an_error_all_the_same() {
+    let origin = Origin::start();
+    let fleet = one_edge(&origin, "");
+    let edge = fleet.node("e1");
+    for (number, (name, value)) in
+        [("Set-Cookie", "a=b"), ("Cache-Control", "no-store"), ("Cache-Control", "private")]
+            .into_iter()
+            .enumerate()
+    {
+        let path = format!("/{number}");
+        let old = Script::ok("old").cache_control("max-age=10, stale-if-error=1000");
+        origin.once(&path, old.field("Age", "50"));
+        origin.once(&path, Script::status(503, "sorry").field(name, value));
+        assert_eq!(edge.get(&path).text(), "old");
+        let rescued = edge.get(&path);
+        let status = rescued.cache_status();
+        assert!(status.ends_with("detail=stale-if-error"), "{name}: {value}: {status}");
+        assert!(status.contains("fwd-status=503"), "{status}");
+        assert_eq!((rescued.status, rescued.text().as_str()), (200, "old"));
+    }
+}

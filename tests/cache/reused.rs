@@ -387,3 +387,40 @@ fn rfc9111_4_3_2_conditions_on_what_is_stored() {
         assert_eq!(origin.count("/a"), 1);
     }
 }
+
+/// Who had it validated is answered, whatever the 304 says of others, without another request; and nothing is said to be
+/// stored that is not.
+#[test]
+fn rfc9111_4_3_4_a_304_that_forbids_reuse_answers_who_asked() {
+    let origin = Origin::start();
+    let fleet = one_edge(&origin, "");
+    let edge = fleet.node("e1");
+    for (number, (name, value)) in
+        [("Vary", "*"), ("Cache-Control", "no-store")].into_iter().enumerate()
+    {
+        let path = format!("/{number}");
+        let old = Script::ok("old").cache_control("max-age=10").field("Age", "50");
+        origin.once(&path, old.field("ETag", "\"v\"").field("Vary", "Accept-Language"));
+        let good = Script::status(304, "").field("ETag", "\"v\"").field(name, value);
+        origin.once(&path, good.expect_field("If-None-Match", "\"v\""));
+        assert_eq!(edge.get(&path).text(), "old");
+        let checked = edge.get(&path);
+        let status = checked.cache_status();
+        assert_eq!((checked.status, checked.text().as_str()), (200, "old"), "{status}");
+        assert!(status.contains("fwd-status=304") && !status.contains("stored"), "{status}");
+        assert_eq!(origin.count(&path), 2, "{name}: {value}");
+    }
+    origin.assert_expectations();
+}
+
+/// RFC 9110 §14.2: Range means nothing in a HEAD, so that what is fetched for it is enough.
+#[test]
+fn rfc9110_14_2_a_head_with_a_range_asks_once() {
+    let origin = Origin::start();
+    origin.route("/a", Script::ok("0123456789").cache_control("no-cache"));
+    let fleet = one_edge(&origin, "ranges = \"whole\"");
+    let edge = fleet.node("e1");
+    let head = Request::new("HEAD", HOST, "/a").field("Range", "bytes=2-3").send(edge.http());
+    assert_eq!((head.status, head.field("content-length")), (200, Some("10")));
+    assert_eq!(origin.count("/a"), 1);
+}

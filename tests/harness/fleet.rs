@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::clock::Clock;
 use crate::counters::{Scrape, Watch};
 use crate::origin::{Origin, Script};
 use crate::plan::{Addresses, Planned};
@@ -36,6 +37,7 @@ pub struct Node {
     log: PathBuf,
     rank: u8,
     process: Option<Process>,
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Fleet {
@@ -49,7 +51,16 @@ impl Fleet {
                 (Program::EdgeCache, Some(_)) => 1,
                 (Program::Geodns, _) => 2,
             };
-            Node { name, program, addresses, config: config.clone(), log, rank, process: None }
+            Node {
+                name,
+                program,
+                addresses,
+                config: config.clone(),
+                log,
+                rank,
+                process: None,
+                variables: Vec::new(),
+            }
         });
         let fleet = Self { nodes: nodes.collect(), dir, text };
         fleet.save();
@@ -147,6 +158,11 @@ impl Drop for Fleet {
 }
 
 impl Node {
+    /// Once it is started it runs by this clock.
+    pub fn run_by(&mut self, clock: &Clock) {
+        self.variables.extend(clock.variables());
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -244,7 +260,8 @@ impl Node {
             self.addresses.release();
             let config = self.config.to_str().unwrap();
             let args = ["serve", "--config", config, "--node", &self.name];
-            self.process = Some(Process::start(self.program.path(), &args, &self.log));
+            let program = self.program.path();
+            self.process = Some(Process::start_with(program, &args, &self.variables, &self.log));
         }
     }
 

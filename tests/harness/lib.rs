@@ -20,6 +20,7 @@
     reason = "tests live where clocks, files and threads are, and fail by panicking"
 )]
 
+pub mod clock;
 pub mod counters;
 pub mod dice;
 pub mod dns;

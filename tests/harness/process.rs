@@ -114,9 +114,20 @@ pub struct Process {
 impl Process {
     /// Starts `program` with both outputs appended to `log`.
     pub fn start(program: &Path, args: &[&str], log: &Path) -> Self {
+        Self::start_with(program, args, &[], log)
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_with(
+        program: &Path,
+        args: &[&str],
+        variables: &[(&str, PathBuf)],
+        log: &Path,
+    ) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
         let child = Command::new(program)
             .args(args)
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

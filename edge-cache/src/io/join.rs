@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AGE, RANGE};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use shared::io::clock;
 use shared::time::UnixMillis;
 
@@ -120,6 +120,13 @@ impl Context<'_> {
                     respond::error(exchange, &node.name, error.reason, Some(&error.upstream), fwd);
                 Filled::Response(self.headless(response))
             }
+            // An error that may not be kept is an error all the same (RFC 5861 §4).
+            Answer::Private(fetched)
+                if is_origin_error(fetched.response.status()) && self.may_be_stale(asking) =>
+            {
+                let status = Some(fetched.response.status());
+                self.stale(exchange, asking, Reason::StaleIfError, status).await
+            }
             // The whole was fetched, and is not kept: the part that was asked for is asked of the origin.
             Answer::Private(fetched) if fetched.part.is_some() => {
                 self.private_part(exchange, asking, *fetched)
@@ -127,6 +134,7 @@ impl Context<'_> {
             Answer::Private(fetched)
                 if !alone
                     && asking.ask.is_none()
+                    && self.request.method == Method::GET
                     && fetched.response.status() == StatusCode::OK
                     && self.request.headers.contains_key(RANGE) =>
             {
@@ -168,7 +176,8 @@ impl Context<'_> {
         let now = clock::steady();
         match head {
             FillHead::Revalidated { object, gone, origin } => {
-                if object.head.vary.variant(headers) != Some(object.variant) {
+                // Who began the fetch is whom the 304 speaks to, whatever it says of other requests.
+                if collapsed && object.head.vary.variant(headers) != Some(object.variant) {
                     return Filled::Again { exchange, alone: true };
                 }
                 exchange.upstream = Some(Arc::clone(&origin.upstream));
