@@ -46,11 +46,11 @@ fn library() -> &'static Path {
             .output()
             .unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
         let text = String::from_utf8_lossy(&output.stdout);
-        let files = text
+        let mut files = text
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter(|message| message["target"]["name"] == "movable_clock")
             .filter_map(|message| Some(PathBuf::from(message["filenames"][0].as_str()?)));
-        files.last().unwrap_or_else(|| panic!("cargo built no library movable-clock"))
+        files.next_back().unwrap_or_else(|| panic!("cargo built no library movable-clock"))
     })
 }

@@ -267,7 +267,7 @@ impl Cache for Running {
             (!told || held.iter().any(|held| Some(held.0) == came)).then_some(held)
         });
         let shown = lines(&reply.head.fields, "x-id").first().and_then(|id| id.parse().ok());
-        let id = shown.or(selected.as_ref().map(|(id, _)| *id)).unwrap_or(u64::MAX);
+        let id = shown.or_else(|| selected.map(|(id, _)| id)).unwrap_or(u64::MAX);
         let age = reply.field("age").and_then(|age| age.parse::<u64>().ok());
         let last = asked.last().and_then(|answer| answer.as_ref());
         // Of what is fetched as a whole and not kept, a part is asked for once more (RFC 9110 §14.2: of GET).
@@ -301,7 +301,7 @@ impl Cache for Running {
         };
         let answered = super::served(&told).map(|id| parts(&reply, request.method, id));
         if std::env::var_os("MODEL_TRACE").is_some() {
-            println!(
+            eprintln!(
                 "{request:?}\n  {} {status} {:?}\n  {told:?}",
                 reply.status, reply.head.fields
             );

@@ -240,8 +240,12 @@ impl Store {
         }
         self.uncacheable.invalidate(&key.hash());
         if variant == VariantKey::NONE {
-            // The newest response rules: without Vary it answers all requests.
-            self.variants.invalidate(&key.hash());
+            // The newest response rules: without Vary it answers all requests. The variants that it replaces go, lest a
+            // later Vary brings them back.
+            let replaced = self.variants.remove(&key.hash());
+            for variant in replaced.iter().flat_map(|record| record.stored.iter().copied()) {
+                self.memory.remove(ObjectKey { key: key.hash(), variant });
+            }
             return true;
         }
         self.memory.remove(ObjectKey { key: key.hash(), variant: VariantKey::NONE });
@@ -406,6 +410,25 @@ mod tests {
         store.fences().apply(&Target::All, Kind::Hard, Position(1));
         assert!(store.all(&german.key).is_empty());
         assert!(matches!(look(&store, &german.key, &de), Found::Purged));
+    }
+
+    /// RFC 9111 §4: what a newer response has replaced does not come back with the next one.
+    #[test]
+    fn rfc9111_4_what_was_replaced_stays_away() {
+        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
+        let none = HeaderMap::new();
+        let (en, de) =
+            (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
+        let vary = headers(&[("vary", "accept-language")]);
+        assert!(store.put(object("/a", &vary, &en, b"first"), 32));
+        let second = object("/a", &none, &none, b"second");
+        assert!(store.put(Arc::clone(&second), 32));
+        assert_eq!(found(look(&store, &second.key, &en)).unwrap(), b"second");
+        assert!(store.put(object("/a", &vary, &de, b"third"), 32));
+        match look(&store, &second.key, &en) {
+            Found::OtherVariants(others) => assert_eq!(others.len(), 1),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
