@@ -346,6 +346,18 @@ fn a_flood_of_resets_ends_the_connection_and_no_other() {
     assert_eq!(edge.get("/a").status, 200);
 }
 
+/// CVE-2024-27316 and its kind: a head that goes on and on in CONTINUATION frames is not collected.
+#[test]
+fn pitfall_51_a_head_without_an_end_ends_the_connection_and_no_other() {
+    let origin = Origin::start();
+    origin.route("/*", Script::ok("x").cache_control("max-age=60"));
+    let fleet = one_edge(&origin, STRICT);
+    let edge = fleet.node("e1");
+    http2::flood_continuations(edge.https(), HOST, 2000);
+    assert_eq!(origin.count("/c"), 0);
+    assert_eq!(edge.get("/a").status, 200);
+}
+
 /// RFC 7239, X-Forwarded-*: written anew; what a client says there is not believed, and of a fill for all nothing is told
 /// of the client.
 #[test]

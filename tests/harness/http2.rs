@@ -195,6 +195,26 @@ pub fn flood_resets(addr: SocketAddr, host: &str, count: u32) {
     });
 }
 
+/// Begins a head that never ends: `count` CONTINUATION frames of fields, none of them the last. Panics unless the
+/// connection is ended for it.
+#[track_caller]
+pub fn flood_continuations(addr: SocketAddr, host: &str, count: u32) {
+    on_stream(addr, host, async |tls| {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(4, 0, 0, &[]));
+        let path =
+            [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/c")];
+        bytes.extend(frame(1, 1, 1, &block(&path)));
+        let more = block(&[("x-more", "abcdefghijklmnopqrstuvwxyz")]).repeat(100);
+        for _ in 0..count {
+            bytes.extend(frame(9, 0, 1, &more));
+        }
+        // The peer may close in the middle of it.
+        let _ = tls.write_all(&bytes).await;
+        while read_frame(tls).await.is_some() {}
+    });
+}
+
 fn on_stream<T>(
     addr: SocketAddr,
     host: &str,

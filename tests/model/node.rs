@@ -286,7 +286,7 @@ impl Cache for Running {
             | "method-not-cached"
             | "request-content"
             | "origin-precondition" => Told::Passed,
-            "revalidated" => {
+            _ if status.contains("fwd-status=304") => {
                 let fields = self.selected(request).filter(|held| held.0 == id);
                 let fields = fields.map_or_else(|| reply.head.fields.clone(), |held| held.1);
                 Told::Revalidated { id, status: self.statuses[&id], fields }
