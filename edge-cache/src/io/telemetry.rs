@@ -13,6 +13,7 @@ use shared::time::UnixMillis;
 
 use super::gate::Busy;
 use crate::meter::Meter;
+use crate::rules::signed::redacted;
 use crate::semantics::Reason;
 use crate::semantics::reason::Outcome;
 
@@ -350,6 +351,7 @@ impl Drop for Exchange {
         if !self.log.is_on() {
             return;
         }
+        let query = self.uri.query().map(redacted);
         let line = Line {
             time: self.time.to_string(),
             node: &self.node.name,
@@ -358,7 +360,7 @@ impl Drop for Exchange {
             method: self.method.as_str(),
             host: &self.host,
             path: self.uri.path(),
-            query: self.uri.query(),
+            query: query.as_deref(),
             status: self.status.as_u16(),
             bytes: self.sent,
             whole: self.whole,

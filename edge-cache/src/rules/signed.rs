@@ -328,6 +328,18 @@ pub fn without_signature(query: Option<&str>) -> Option<Cow<'_, str>> {
     (!others.is_empty()).then(|| Cow::Owned(others.join("&")))
 }
 
+/// A query for the log: whoever reads that gets no signature which is still good.
+pub fn redacted(query: &str) -> Cow<'_, str> {
+    let is_signature = |parameter: &str| {
+        normalise_escapes(parameter.split('=').next().unwrap_or_default()) == SIGNATURE
+    };
+    if !query.split('&').any(is_signature) {
+        return Cow::Borrowed(query);
+    }
+    let shown = |parameter| if is_signature(parameter) { "md-sig=-" } else { parameter };
+    Cow::Owned(query.split('&').map(shown).collect::<Vec<_>>().join("&"))
+}
+
 /// The other parameters of a query as they are signed: escapes normalised, sorted by name; none where there are none.
 pub fn other_parameters(query: Option<&str>) -> Option<String> {
     let others = without_signature(query)?;

@@ -316,3 +316,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_log_holds_no_signature() {
+    assert_eq!(redacted("a=1&md-key=k"), "a=1&md-key=k");
+    assert_eq!(redacted("md-sig=ab&a=1&md%2Dsi%67=cd&md-sig"), "md-sig=-&a=1&md-sig=-&md-sig=-");
+}
