@@ -322,7 +322,9 @@ pub(super) async fn receive(
     let mut held = Held::new(&node.fills);
     // What is longer than a segment, and can be had again in parts, is stored as it arrives: a window and a segment are held.
     // Another body stays here to its end: who lags could not have again what the store has let go.
-    let in_segments = combinable && length.is_some_and(|length| length > layout.size());
+    let in_segments = combinable
+        && length.is_some_and(|length| length > layout.size())
+        && !node.store.is_unsegmented(&job.key);
     let held_most = if in_segments { WINDOW + layout.size() } else { u64::MAX };
     let needed = length.unwrap_or(0).min(held_most);
     if stored.is_ok() && !held.set(needed) {

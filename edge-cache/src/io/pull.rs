@@ -103,7 +103,7 @@ impl Pull {
     pub fn object(node: &Arc<Node>, object: Arc<Object>) -> Option<Self> {
         let end = Some(object.length);
         let place = match object.version() {
-            Some(version) if object.is_combinable => {
+            Some(version) if object.is_combinable && !node.store.is_unsegmented(&object.key) => {
                 Place::Segments(Segments::new(node, version, None))
             }
             Some(version) => {
