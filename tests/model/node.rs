@@ -350,4 +350,12 @@ fn a_running_edge_does_what_the_reference_allows() {
         }
     }
     println!("{count} histories from seed {first}: {seen:?}");
+    // Histories in which nothing happens would show nothing.
+    let kinds = ["reused", "revalidated", "stored", "fetched", "stale for an error", "passed"];
+    if count >= 400 {
+        for kind in kinds.into_iter().chain(["failed", "refused"]) {
+            let times = seen.get(kind).copied().unwrap_or(0);
+            assert!(times >= count / 100, "{kind}: only {times} times in {count} histories");
+        }
+    }
 }
