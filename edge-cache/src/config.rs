@@ -429,7 +429,7 @@ fn policy(cache: &CacheSpec) -> Result<Policy, String> {
             while_revalidate: cache.stale.while_revalidate.get(),
             if_error: cache.stale.if_error.get(),
             after_wait: (!after_wait.is_zero()).then_some(after_wait),
-            beside_s_maxage: false,
+            beside_s_maxage: cache.stale.beside_s_maxage,
         },
         key: KeyRules {
             query: match cache.key.query {

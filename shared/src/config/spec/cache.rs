@@ -175,11 +175,19 @@ pub struct StaleSpec {
     pub if_error: Dur,
     /// Within `if_error`, stale is served when the origin takes longer than this; 0: never.
     pub after_wait: Dur,
+    /// Whether the origin's own stale-while-revalidate and stale-if-error count beside s-maxage, which forbids them by
+    /// RFC 9111 §5.2.2.10; many origins write both.
+    pub beside_s_maxage: bool,
 }
 
 impl Default for StaleSpec {
     fn default() -> Self {
-        Self { while_revalidate: Dur::ZERO, if_error: Dur::secs(86_400), after_wait: Dur::secs(1) }
+        Self {
+            while_revalidate: Dur::ZERO,
+            if_error: Dur::secs(86_400),
+            after_wait: Dur::secs(1),
+            beside_s_maxage: false,
+        }
     }
 }
 
