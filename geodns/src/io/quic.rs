@@ -57,7 +57,8 @@ pub(super) fn server_config(
     let tls = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
     let mut transport = TransportConfig::default();
     // Longer than can be said is for ever, which our own time-out ends.
-    let idle = IdleTimeout::try_from(idle).ok();
+    // Later than our own limit, which ends a connection with a code instead of in silence.
+    let idle = IdleTimeout::try_from(idle.saturating_add(Duration::from_secs(1))).ok();
     transport
         .max_concurrent_bidi_streams(STREAMS.into())
         .max_concurrent_uni_streams(0_u32.into())

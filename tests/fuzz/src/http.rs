@@ -249,8 +249,10 @@ fn dates(input: &[u8]) {
     assert_eq!((printed.len(), date::parse(printed.as_bytes())), (29, Some(time)));
     // RFC 9110 §5.6.7: one of three forms, by their lengths and ends.
     let text = std::str::from_utf8(input).expect("a date is ASCII");
-    let imf = text.len() == 29 && text.ends_with(" GMT");
-    let rfc850 = (30..=33).contains(&text.len()) && text.ends_with(" GMT");
+    // Any case of letters is taken (RFC 9111 §4.2).
+    let gmt = text.to_ascii_lowercase().ends_with(" gmt");
+    let imf = text.len() == 29 && gmt;
+    let rfc850 = (30..=33).contains(&text.len()) && gmt;
     let asctime = text.len() == 24 && text.ends_with(|c: char| c.is_ascii_digit());
     assert!(imf || rfc850 || asctime, "{text}");
 }
