@@ -2,10 +2,11 @@
 //! a server takes a stream or the whole connection away.
 
 use harness::fleet::Fleet;
+use harness::http2::{self, Content};
 use harness::plan::Plan;
 use harness::streams::{Act, Asked, StreamOrigin};
 use harness::wait;
-use harness::wire::{End, Request};
+use harness::wire::{End, Request, Wire};
 
 use super::HOST;
 
@@ -22,6 +23,24 @@ fn edge(origin: &StreamOrigin, cache: &str, more: &str) -> Fleet {
         .toml(&format!(
             "[site.www]\nhosts = [\"{HOST}\"]\n\
              routes = [ {{ path = \"/*\", origin = \"static\", cache = \"{cache}\" }} ]"
+        ))
+        .start()
+}
+
+/// The same with a parent between them.
+fn tiers(origin: &StreamOrigin) -> Fleet {
+    Plan::new()
+        .datacenter("icn", 37.46, 126.44)
+        .parent("p1", "icn")
+        .edge("e1", "icn")
+        .toml(&format!(
+            "[origin.static]\nservers = [ {{ url = \"{}\" }} ]\nprotocol = \"http2\"",
+            origin.url()
+        ))
+        .toml("[tier.shield]\nparents = [\"p1\"]")
+        .toml(&format!(
+            "[site.www]\nhosts = [\"{HOST}\"]\ntier = \"shield\"\n\
+             routes = [ {{ path = \"/*\", origin = \"static\", cache = \"default\" }} ]"
         ))
         .start()
 }
@@ -176,4 +195,119 @@ fn checks_speak_the_version_of_the_origin() {
     wait::until("checks", || (origin.requests().len() >= 3).then_some(()));
     assert_eq!(fleet.node("e1").get("/a").status, 200);
     assert_eq!(origin.connections(), 1);
+}
+
+/// RFC 9110 §15.2, RFC 9113 §8.1: interim responses come through while the origin thinks, from its stream to clients of
+/// either version, and leave nothing in the response.
+#[test]
+fn rfc9113_8_1_interim_responses_of_http2_origins() {
+    for (direct, method) in [(true, "GET"), (true, "POST"), (false, "GET"), (false, "POST")] {
+        let origin = StreamOrigin::start(100, |_| Act::Hint("hi"));
+        let fleet = if direct { edge(&origin, "off", "") } else { tiers(&origin) };
+        let edge = fleet.node("e1");
+        let mut wire = Wire::connect(edge.http());
+        let request = Request::new(method, HOST, "/1");
+        wire.send(if method == "POST" { request.body("x") } else { request }.bytes());
+        for status in [103, 102, 103] {
+            let head = wire.read_one_head().unwrap();
+            let link = (status == 103).then_some("</a.css>; rel=preload");
+            assert_eq!((head.status, head.field("link")), (status, link), "{direct} {method}");
+        }
+        origin.release();
+        let reply = wire.read_reply(method);
+        assert_eq!((reply.status, reply.text().as_str()), (200, "hi"), "{direct} {method}");
+        assert_eq!(reply.field("link"), None);
+
+        let request = http::Request::builder().method(method).uri(format!("https://{HOST}/2"));
+        let reply = http2::exchange(edge.https(), request.body(()).unwrap(), Content::None);
+        let statuses: Vec<u16> = reply.interim.iter().map(|(status, _)| *status).collect();
+        let whole = (statuses, reply.status, &reply.body[..]);
+        assert_eq!(whole, (vec![103, 102, 103], 200, &b"hi"[..]), "{direct} {method}");
+        assert_eq!(reply.interim[0].1["link"], "</a.css>; rel=preload");
+        assert!(!reply.fields.contains_key("link"));
+    }
+}
+
+/// An origin that sends nothing but interim responses is not waited for; its other streams are not touched.
+#[test]
+fn a_flood_of_interim_responses_over_http2_ends_in_502() {
+    let floods = |asked: &Asked| match asked.path.as_str() {
+        "/flood" => Act::Flood,
+        _ => Act::Answer("hello"),
+    };
+    let origin = StreamOrigin::start(100, floods);
+    let fleet = edge(&origin, "off", "");
+    let edge = fleet.node("e1");
+    assert_eq!(edge.get("/a").text(), "hello");
+    for method in ["GET", "POST"] {
+        let mut wire = Wire::connect(edge.http());
+        wire.send(Request::new(method, HOST, "/flood").bytes());
+        let mut interim = 0;
+        let last = loop {
+            let head = wire.read_one_head().unwrap();
+            if head.status >= 200 {
+                break head;
+            }
+            interim += 1;
+        };
+        assert_eq!(last.status, 502, "{method}");
+        assert!(last.joined("proxy-status").contains("http_protocol_error"), "{last:?}");
+        assert!(interim < 30, "{interim}");
+        assert_eq!(edge.get("/a").text(), "hello");
+    }
+    // A GET is tried once more on a new connection.
+    assert!(origin.connections() <= 2, "{}", origin.connections());
+}
+
+/// RFC 9113 §5.2, §8.1: content goes up as the origin opens its window, 100 (Continue) lets it begin, and an origin that
+/// answers before it has read all of it has answered.
+#[test]
+fn rfc9113_8_1_content_goes_up_and_early_answers_count() {
+    let acts = |asked: &Asked| match asked.path.as_str() {
+        "/early" => Act::Answer("enough"),
+        _ => Act::Echo,
+    };
+    let origin = StreamOrigin::start(100, acts);
+    let fleet = edge(&origin, "off", "");
+    let edge = fleet.node("e1");
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    for chunked in [false, true] {
+        let mut wire = Wire::connect(edge.http());
+        let (framing, start, end) = match chunked {
+            true => ("Transfer-Encoding: chunked", "2DC6C0\r\n", "\r\n0\r\n\r\n"),
+            false => ("Content-Length: 3000000", "", ""),
+        };
+        let head = format!("POST /echo HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n{start}");
+        wire.send([head.as_bytes(), &content, end.as_bytes()].concat());
+        let reply = wire.read_reply("POST");
+        assert_eq!((reply.status, reply.body.len()), (200, content.len()), "{chunked}");
+        assert!(reply.body == content, "{chunked}");
+    }
+    let early = Request::new("POST", HOST, "/early").body(vec![b'x'; 64 << 10]).send(edge.http());
+    assert_eq!((early.status, early.text().as_str()), (200, "enough"));
+
+    let mut wire = Wire::connect(edge.http());
+    let head = Request::new("POST", HOST, "/echo").field("Expect", "100-continue");
+    wire.send(head.field("Content-Length", "5").bytes());
+    assert_eq!(wire.read_one_head().unwrap().status, 100);
+    wire.send("hello");
+    assert_eq!(wire.read_reply("POST").text(), "hello");
+    assert_eq!(origin.connections(), 1);
+}
+
+/// RFC 9113 §8.1.1: content that is not what Content-Length says is no whole response, and is not stored.
+#[test]
+fn rfc9113_8_1_1_content_that_its_length_denies() {
+    for lie in ["01234", "0123456789abcdef"] {
+        let origin = StreamOrigin::start(100, move |_| Act::Lie(lie));
+        let fleet = edge(&origin, "default", "");
+        for _ in 0..2 {
+            // A connection that ends before a head is no response at all.
+            let reply = Request::get(HOST, "/a").try_send(fleet.node("e1").http());
+            let Some(broken) = reply else { continue };
+            assert!(broken.status == 502 || broken.end != End::Complete, "{lie}: {broken:?}");
+            assert!(!broken.cache_status().contains("hit"), "{}", broken.cache_status());
+        }
+        assert!(origin.requests().len() >= 2, "{lie}: {:?}", origin.requests());
+    }
 }

@@ -41,6 +41,14 @@ pub enum Act {
     GoAway(&'static str),
     /// The connection ends, without a word.
     Die,
+    /// 103, 102, 103 at once, and 200 with this body when the test lets it go.
+    Hint(&'static str),
+    /// 103 without end.
+    Flood,
+    /// 100 (Continue), and 200 with the content of the request.
+    Echo,
+    /// A head that announces ten bytes, then this instead, and the end.
+    Lie(&'static str),
 }
 
 #[derive(Default)]
@@ -150,7 +158,7 @@ impl Serving {
                 accepted = connection.accept() => {
                     let Some(Ok((request, respond))) = accepted else { return };
                     let (serving, orders) = (self.clone(), orders.clone());
-                    tokio::spawn(async move { serving.answer(&request, respond, orders).await });
+                    tokio::spawn(async move { serving.answer(request, respond, orders).await });
                 }
                 order = ordered.recv() => match order {
                     Some(Order::GoAway) => connection.graceful_shutdown(),
@@ -162,7 +170,7 @@ impl Serving {
 
     async fn answer(
         mut self,
-        request: &http::Request<h2::RecvStream>,
+        request: http::Request<h2::RecvStream>,
         mut respond: SendResponse<Bytes>,
         orders: mpsc::UnboundedSender<Order>,
     ) {
@@ -182,15 +190,42 @@ impl Serving {
             seen.most_running = seen.most_running.max(seen.running);
         }
         let head = || Response::builder().header("cache-control", "max-age=60");
+        let taken;
         let body = match act {
-            Act::Answer(body) => Some(body),
+            Act::Answer(body) => Some(body.as_bytes()),
             Act::Hold(body) => {
                 let _ = self.gate.wait_for(|open| *open).await;
-                Some(body)
+                Some(body.as_bytes())
+            }
+            Act::Hint(body) => {
+                for status in [103, 102, 103] {
+                    let _ = respond.send_informational(early(status));
+                }
+                let _ = self.gate.wait_for(|open| *open).await;
+                Some(body.as_bytes())
+            }
+            Act::Flood => {
+                for _ in 0..1000 {
+                    let _ = respond.send_informational(early(103));
+                }
+                let _ = self.gate.wait_for(|open| *open).await;
+                None
+            }
+            Act::Echo => {
+                let _ = respond.send_informational(early(100));
+                taken = content(request.into_body()).await;
+                Some(taken.as_slice())
+            }
+            Act::Lie(body) => {
+                let head = head().header("content-length", "10").body(()).unwrap();
+                if let Ok(mut stream) = respond.send_response(head, false) {
+                    let _ = stream.send_data(Bytes::from_static(body.as_bytes()), true);
+                }
+                None
             }
             Act::GoAway(body) => {
                 let _ = orders.send(Order::GoAway);
-                Some(body)
+                Some(body.as_bytes())
             }
             Act::Refuse => {
                 respond.send_reset(Reason::REFUSED_STREAM);
@@ -213,10 +248,29 @@ impl Serving {
         if let Some(body) = body {
             let head = head().header("content-length", body.len()).body(()).unwrap();
             if let Ok(mut stream) = respond.send_response(head, body.is_empty()) {
-                let _ = stream.send_data(Bytes::from_static(body.as_bytes()), true);
+                let _ = stream.send_data(Bytes::copy_from_slice(body), true);
             }
         }
     }
+}
+
+/// An interim response; 103 has a hint.
+fn early(status: u16) -> Response<()> {
+    let mut builder = Response::builder().status(status);
+    if status == 103 {
+        builder = builder.header("link", "</a.css>; rel=preload");
+    }
+    builder.body(()).unwrap()
+}
+
+/// A request's content, as far as it comes.
+async fn content(mut stream: h2::RecvStream) -> Vec<u8> {
+    let mut taken = Vec::new();
+    while let Some(Ok(data)) = stream.data().await {
+        let _ = stream.flow_control().release_capacity(data.len());
+        taken.extend_from_slice(&data);
+    }
+    taken
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {

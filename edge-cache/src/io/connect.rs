@@ -2,17 +2,23 @@
 //! that the configuration wants or ALPN settles.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::{Ping, PingPong};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use shared::config::{OriginProtocol, OriginUrl};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::ask::Outgoing;
+use super::streams::Load;
 use crate::semantics::Reason;
 
 /// Response heads at most.
@@ -20,8 +26,17 @@ const MAX_HEAD: usize = 64 << 10;
 /// Streams of an HTTP/2 connection until its server says how many it takes: the smallest number that RFC 9113 §6.5.2
 /// advises servers to allow.
 const FIRST_STREAMS: usize = 100;
-/// An HTTP/2 connection with requests on it is asked this often whether it still lives.
+/// An HTTP/2 connection with requests on it is asked this often whether it still lives…
 const PING: Duration = Duration::from_secs(20);
+/// … and believed until it has not answered for so long.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a server may send ahead on a stream, and on all of a connection.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 5 << 20;
+/// What is held of a request's content for a connection that does not take it.
+const SEND_BUFFER: usize = 1 << 20;
+/// Streams that are reset for an error of the server's; then the connection ends.
+const ERROR_RESETS: usize = 1024;
 
 /// How connections to an upstream's servers are made.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +52,7 @@ pub struct Transport {
 /// A connection that stands. Its driver runs until it ends, and keeps `guard` until then.
 pub(super) enum Opened {
     Http1(http1::SendRequest<Outgoing>),
-    /// The second is what its server lets run at once.
-    Http2(http2::SendRequest<Outgoing>, Arc<AtomicUsize>),
+    Http2(SendRequest<Bytes>, Arc<Load>),
 }
 
 /// Why there is no connection: the reason, and in words.
@@ -79,7 +93,7 @@ impl Transport {
             .map_err(|error| (Reason::ConnectFailed, format!("{server}: {error}")))?;
         if !server.tls {
             let http2 = self.protocol == OriginProtocol::Http2;
-            return handshake(TokioIo::new(stream), http2, guard).await;
+            return handshake(stream, http2, guard).await;
         }
         let failed = |detail: String| (Reason::TlsFailed, format!("{server}: {detail}"));
         let config = self.tls.as_ref().ok_or_else(|| failed("no TLS is configured".to_owned()))?;
@@ -93,25 +107,24 @@ impl Transport {
         if self.protocol == OriginProtocol::Http2 && !http2 {
             return Err(failed("it does not offer HTTP/2 (ALPN `h2`)".to_owned()));
         }
-        handshake(TokioIo::new(stream), http2, guard).await
+        handshake(stream, http2, guard).await
     }
 }
 
 async fn handshake<T, G>(io: T, http2: bool, guard: G) -> Result<Opened, Refused>
 where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     G: Send + 'static,
 {
-    let failed = |error: hyper::Error| (Reason::ConnectFailed, format!("handshake: {error}"));
     if !http2 {
         let (sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_HEAD.max(256 << 10))
             // RFC 9112 §5.1: a proxy takes such spaces off, from responses.
             .allow_spaces_after_header_name_in_responses(true)
-            .handshake(io)
+            .handshake(TokioIo::new(io))
             .await
-            .map_err(failed)?;
+            .map_err(|error| (Reason::ConnectFailed, format!("handshake: {error}")))?;
         tokio::spawn(async move {
             let _guard = guard;
             // What goes wrong is seen by the requests on it.
@@ -119,26 +132,49 @@ where
         });
         return Ok(Opened::Http1(sender));
     }
-    let (sender, mut driver) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
+    let (sender, mut driver) = h2::client::Builder::new()
         .initial_max_send_streams(FIRST_STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEAD as u32)
-        .handshake(io)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(ERROR_RESETS))
+        .enable_push(false)
+        .handshake::<_, Bytes>(io)
         .await
-        .map_err(failed)?;
-    let most = Arc::new(AtomicUsize::new(FIRST_STREAMS));
-    let told = Arc::clone(&most);
+        .map_err(|error| (Reason::ConnectFailed, format!("handshake: {error}")))?;
+    let load =
+        Arc::new(Load { streams: AtomicUsize::new(0), most: AtomicUsize::new(FIRST_STREAMS) });
+    let told = Arc::clone(&load);
     tokio::spawn(async move {
         let _guard = guard;
-        let _ = std::future::poll_fn(|cx| {
-            let ended = std::pin::Pin::new(&mut driver).poll(cx);
-            told.store(driver.current_max_send_streams(), Ordering::Relaxed);
-            ended
+        let mut lost = pin!(lost(driver.ping_pong(), &told));
+        std::future::poll_fn(|cx| {
+            // What goes wrong is seen by the requests on it.
+            let ended = Pin::new(&mut driver).poll(cx).is_ready();
+            told.most.store(driver.max_concurrent_send_streams(), Ordering::Relaxed);
+            if ended { std::task::Poll::Ready(()) } else { lost.as_mut().poll(cx) }
         })
         .await;
     });
-    Ok(Opened::Http2(sender, most))
+    Ok(Opened::Http2(sender, load))
+}
+
+/// Returns when a server with requests to answer does not answer any more.
+async fn lost(ping: Option<PingPong>, load: &Load) {
+    let Some(mut ping) = ping else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING).await;
+        if load.streams.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        match tokio::time::timeout(PING_TIMEOUT, ping.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection ends by itself.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
 }
 
 /// Whether it is the certificate that is not good, or something else about TLS.

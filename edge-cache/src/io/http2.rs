@@ -232,7 +232,7 @@ async fn send_data(
 }
 
 /// Waits until something may be sent, and how much; none when the stream is gone.
-async fn capacity(stream: &mut SendStream<Bytes>) -> Option<usize> {
+pub(super) async fn capacity(stream: &mut SendStream<Bytes>) -> Option<usize> {
     loop {
         let capacity = stream.capacity();
         if capacity > 0 {

@@ -4,8 +4,8 @@
 //!
 //! 100 (Continue) is not among them: it answers an expectation on one hop, and each hop answers it itself. Over HTTP/1.1
 //! the [`super::gate`] writes them between hyper's responses, because hyper's server cannot; HTTP/2 has
-//! [`super::http2`]. HTTP/1.0 clients get none (RFC 9110 §15.2). hyper tells them for HTTP/1.1 upstreams only: an upstream
-//! spoken to over HTTP/2 has none that we see.
+//! [`super::http2`]. HTTP/1.0 clients get none (RFC 9110 §15.2). Those of HTTP/1.1 upstreams hyper tells; over HTTP/2
+//! `streams_exchange` takes them from the stream.
 
 use std::collections::VecDeque;
 use std::pin::pin;

@@ -11,7 +11,7 @@
 //! * [`fill_task`]: the task that owns a fetch into the store, among those of [`fills`]; [`part`] what is asked for in
 //!   parts, `ranged` how those answer, [`spill`] what is stored before a body's end, `pull` where a client finds it; [`fetch`]
 //!   asks parents and origins for it, over the connections of [`pool`] (opened by [`connect`], those of HTTP/2 shared as
-//!   `streams` says), signed by [`signer`] where it is a bucket, past a [`server`] that [`health`] knows to be down.
+//!   `streams` says and used as `streams_exchange` does), signed by [`signer`] where it is a bucket, past a [`server`] that [`health`] knows to be down.
 //!   [`ask`] is one such request, [`upstream_body`] the content that comes; [`fenced`] asks on where a purge has made an
 //!   answer too old, `fill_head` tells those who wait, `head_update` is what HEAD tells of what is stored.
 //! * [`encoder`]: encodings of stored objects, made beside all this.
@@ -52,6 +52,7 @@ pub mod server;
 pub mod signer;
 pub mod spill;
 mod streams;
+mod streams_exchange;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,6 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use shared::config::{OriginProtocol, OriginUrl};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,10 +20,8 @@ use super::ask::{Ask, Outgoing, Upload, from_request, to_request};
 use super::connect::{Opened, Transport};
 use super::interim::Sink;
 use super::server::Server;
-use super::streams::{
-    Link, Opening, Speaks, Stream, Streams, Way, in_full, is_protocol_error, is_refused,
-};
-use super::upstream_body::UpstreamBody;
+use super::streams::{Link, Opening, Speaks, Stream, Streams, Way};
+use super::upstream_body::{Inner, Unanswered, UpstreamBody};
 use crate::origin::Balance;
 use crate::reply;
 use crate::semantics::Reason;
@@ -344,8 +341,8 @@ impl Upstream {
                 Ok(Entered { conn: Conn::Http1(conn), slot: Some(slot), reused: false })
             }
             // It spoke HTTP/1.1 before.
-            Opened::Http2(sender, most) => {
-                let stream = self.streams.add(at, sender, most, slot);
+            Opened::Http2(sender, load) => {
+                let stream = self.streams.add(at, sender, load, slot);
                 Ok(Entered { conn: Conn::Http2(stream), slot: None, reused: false })
             }
         }
@@ -380,8 +377,8 @@ impl Upstream {
             Ok((slot, self.connect(at, timeouts.connect, &self.transport).await?))
         };
         match opened.await {
-            Ok((slot, Opened::Http2(sender, most))) => {
-                let stream = opening.opened(sender, most, slot);
+            Ok((slot, Opened::Http2(sender, load))) => {
+                let stream = opening.opened(sender, load, slot);
                 Ok(Entered { conn: Conn::Http2(stream), slot: None, reused: false })
             }
             Ok((slot, Opened::Http1(conn))) => {
@@ -489,13 +486,14 @@ impl Upstream {
         at: usize,
         ask: Ask,
         first_byte: Duration,
-    ) -> Result<(Response<Incoming>, Conn), Failed> {
+    ) -> Result<(Response<Inner>, Conn), Failed> {
         let upload = ask.body.upload();
         let (interim, upgrade) = (ask.interim.clone(), ask.upgrade.clone());
         let sink = interim.clone().unwrap_or_else(|| Arc::new(Sink::closed()));
         let tls = self.servers.get(at).is_some_and(|server| server.url.tls);
         let http2 = matches!(conn, Conn::Http2(_));
-        let untouched = if http2 && !ask.is_repeatable() { ask.again() } else { None };
+        // What is repeatable is kept already.
+        let keep = !ask.is_repeatable();
         let ended = |reason, detail: &str| Failed { error: self.error(reason, detail), ask: None };
         let mut request =
             to_request(ask, http2, tls).map_err(|detail| ended(Reason::Internal, &detail))?;
@@ -504,8 +502,14 @@ impl Upstream {
         }
         let answered = async {
             match &mut conn {
-                Conn::Http1(sender) => sender.try_send_request(request).await,
-                Conn::Http2(stream) => stream.sender.try_send_request(request).await,
+                Conn::Http1(sender) => match sender.try_send_request(request).await {
+                    Ok(response) => Ok(response.map(Inner::Http1)),
+                    Err(failed) => Err(Unanswered::from(failed)),
+                },
+                Conn::Http2(stream) => {
+                    let answered = stream.send(request, keep, &sink).await;
+                    answered.map(|response| response.map(Inner::Http2))
+                }
             }
         };
         let answered = {
@@ -546,15 +550,13 @@ impl Upstream {
                 let detail = "the client's content broke off or is not valid";
                 Err(ended(Reason::RequestIncomplete, detail))
             }
-            Err(mut failed) => {
-                let unsent = failed.take_message().map(|request| from_request(request, interim));
-                let error = failed.into_error();
-                let reason = match error.is_parse() || is_protocol_error(&error) {
+            Err(Unanswered { error, request }) => {
+                let ask = request.map(|request| from_request(request, interim));
+                let reason = match error.is_protocol_error() {
                     true => Reason::BadResponse,
                     false => Reason::ConnectionClosed,
                 };
-                let ask = unsent.or_else(|| untouched.filter(|_| is_refused(&error)));
-                let mut detail = in_full(&error);
+                let mut detail = error.to_string();
                 if http2 && !tls {
                     detail.push_str(" (asked over HTTP/2 without TLS, as `protocol` says)");
                 }

@@ -6,12 +6,18 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use hyper::client::conn::http2;
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::ask::Outgoing;
+use super::interim::Sink;
 use super::pool::FetchError;
+use super::streams_exchange::{Http2Content, exchange};
+use super::upstream_body::Unanswered;
 
 /// Sweeps without a stream after which a connection is closed.
 const IDLE_SWEEPS: u32 = 6;
@@ -31,26 +37,51 @@ pub(super) enum Speaks {
 
 /// A connection.
 pub(super) struct Link {
-    sender: http2::SendRequest<Outgoing>,
-    /// Requests on it.
-    streams: AtomicUsize,
-    /// What its server lets run at once (SETTINGS_MAX_CONCURRENT_STREAMS), kept up to date by its driver.
-    most: Arc<AtomicUsize>,
+    sender: SendRequest<Bytes>,
+    load: Arc<Load>,
+    /// Requests open their streams one after the other: those that wait have not been sent.
+    turn: tokio::sync::Mutex<()>,
     idle_sweeps: AtomicU32,
     /// Its part of the upstream's connections.
     _slot: OwnedSemaphorePermit,
 }
 
+/// How much there is to do on a connection, for those who choose one and for its driver.
+pub(super) struct Load {
+    /// Requests on it.
+    pub(super) streams: AtomicUsize,
+    /// What its server lets run at once (SETTINGS_MAX_CONCURRENT_STREAMS), kept up to date by its driver.
+    pub(super) most: AtomicUsize,
+}
+
+impl Link {
+    /// Whether its server takes no more requests on it: it has closed it, or said that it goes away.
+    fn is_closed(&self) -> bool {
+        let mut sender = self.sender.clone();
+        let ready = sender.poll_ready(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Err(_)))
+    }
+}
+
 /// A request's place on a connection.
 pub(super) struct Stream {
     link: Arc<Link>,
-    pub(super) sender: http2::SendRequest<Outgoing>,
 }
 
 impl Stream {
     fn new(link: &Arc<Link>) -> Self {
-        link.streams.fetch_add(1, Ordering::Relaxed);
-        Self { link: Arc::clone(link), sender: link.sender.clone() }
+        link.load.streams.fetch_add(1, Ordering::Relaxed);
+        Self { link: Arc::clone(link) }
+    }
+
+    /// Sends the request that it is for; see [`exchange`].
+    pub(super) async fn send(
+        &self,
+        request: Request<Outgoing>,
+        keep: bool,
+        sink: &Sink,
+    ) -> Result<Response<Http2Content>, Unanswered> {
+        exchange(self.link.sender.clone(), &self.link.turn, request, keep, sink).await
     }
 
     pub(super) const fn link(&self) -> &Arc<Link> {
@@ -60,7 +91,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.link.streams.fetch_sub(1, Ordering::Relaxed);
+        self.link.load.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,11 +153,14 @@ impl Streams {
         if server.speaks == Speaks::Http1 {
             return Way::Http1;
         }
-        server.links.retain(|link| !link.sender.is_closed());
+        server.links.retain(|link| !link.is_closed());
         let usable = |link: &&Arc<Link>| avoid.is_none_or(|avoid| !Arc::ptr_eq(avoid, link));
         let links = server.links.iter().filter(usable);
         let load = |link: &Arc<Link>| {
-            (link.streams.load(Ordering::Relaxed), link.most.load(Ordering::Relaxed).max(1))
+            (
+                link.load.streams.load(Ordering::Relaxed),
+                link.load.most.load(Ordering::Relaxed).max(1),
+            )
         };
         let least = links.min_by_key(|link| load(link).0);
         if let Some(link) = least {
@@ -161,14 +195,14 @@ impl Streams {
     pub(super) fn add(
         &self,
         at: usize,
-        sender: http2::SendRequest<Outgoing>,
-        most: Arc<AtomicUsize>,
+        sender: SendRequest<Bytes>,
+        load: Arc<Load>,
         slot: OwnedSemaphorePermit,
     ) -> Stream {
         let link = Arc::new(Link {
             sender,
-            streams: AtomicUsize::new(0),
-            most,
+            load,
+            turn: tokio::sync::Mutex::default(),
             idle_sweeps: AtomicU32::new(0),
             _slot: slot,
         });
@@ -184,7 +218,7 @@ impl Streams {
     pub(super) fn close_one(&self) -> bool {
         (0..self.servers.len()).any(|at| {
             let Some(mut server) = self.server(at) else { return false };
-            let idle = |link: &Arc<Link>| link.streams.load(Ordering::Relaxed) == 0;
+            let idle = |link: &Arc<Link>| link.load.streams.load(Ordering::Relaxed) == 0;
             let found = server.links.iter().position(idle);
             found.map(|found| server.links.swap_remove(found)).is_some()
         })
@@ -195,12 +229,12 @@ impl Streams {
         for at in 0..self.servers.len() {
             let Some(mut server) = self.server(at) else { continue };
             server.links.retain(|link| {
-                if link.streams.load(Ordering::Relaxed) > 0 {
+                if link.load.streams.load(Ordering::Relaxed) > 0 {
                     link.idle_sweeps.store(0, Ordering::Relaxed);
-                    return !link.sender.is_closed();
+                    return !link.is_closed();
                 }
                 let idle = link.idle_sweeps.fetch_add(1, Ordering::Relaxed) >= IDLE_SWEEPS;
-                !idle && !link.sender.is_closed()
+                !idle && !link.is_closed()
             });
         }
     }
@@ -210,11 +244,11 @@ impl Opening {
     /// A connection stands: it takes requests now, the one that opened it first.
     pub(super) fn opened(
         self,
-        sender: http2::SendRequest<Outgoing>,
-        most: Arc<AtomicUsize>,
+        sender: SendRequest<Bytes>,
+        load: Arc<Load>,
         slot: OwnedSemaphorePermit,
     ) -> Stream {
-        let stream = self.streams.add(self.at, sender, most, slot);
+        let stream = self.streams.add(self.at, sender, load, slot);
         self.end(Ok(()));
         stream
     }
@@ -238,41 +272,4 @@ impl Opening {
         }
         self.outcome.send_replace(Some(outcome));
     }
-}
-
-/// Whether a server says that it has not acted on a request, which may then be sent again whatever its method
-/// (RFC 9113 §8.7): it refused the stream, or went away before it came to it.
-pub(super) fn is_refused(error: &hyper::Error) -> bool {
-    h2_error(error).is_some_and(|error| {
-        error.is_remote()
-            && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
-}
-
-/// Whether what a server sent is not HTTP/2, or breaks its rules.
-pub(super) fn is_protocol_error(error: &hyper::Error) -> bool {
-    use h2::Reason;
-    let reason = h2_error(error).filter(|error| !error.is_remote()).and_then(h2::Error::reason);
-    matches!(
-        reason,
-        Some(
-            Reason::PROTOCOL_ERROR
-                | Reason::FRAME_SIZE_ERROR
-                | Reason::COMPRESSION_ERROR
-                | Reason::FLOW_CONTROL_ERROR
-                | Reason::STREAM_CLOSED
-        )
-    )
-}
-
-/// An error with what lies behind it.
-pub(super) fn in_full(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
 }
