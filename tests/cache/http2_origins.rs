@@ -116,6 +116,61 @@ fn rfc9113_6_8_goaway_moves_requests_to_a_new_connection() {
     assert!(origin.connections() >= 5, "{}", origin.connections());
 }
 
+/// RFC 9113 §6.8: requests that wait for a stream have not been sent; when the server goes away they go elsewhere, whatever
+/// their method.
+#[test]
+fn rfc9113_6_8_those_who_wait_for_a_stream_lose_nothing_by_goaway() {
+    let leaves = |asked: &Asked| match asked.connection {
+        1 if asked.path != "/first" => Act::GoAway("done"),
+        _ => Act::Answer("done"),
+    };
+    let origin = StreamOrigin::start(2, leaves);
+    let fleet = edge(&origin, "off", "max_connections = 1");
+    let addr = fleet.node("e1").http();
+    // Its settings are known after the first exchange.
+    assert_eq!(Request::get(HOST, "/first").send(addr).text(), "done");
+    let post = |n: usize| {
+        std::thread::spawn(move || Request::new("POST", HOST, &format!("/{n}")).send(addr).status)
+    };
+    let posts: Vec<_> = (0..3).map(post).collect();
+    let statuses: Vec<u16> = posts.into_iter().map(|post| post.join().unwrap()).collect();
+    assert_eq!(statuses, [200; 3]);
+    let posts = || origin.requests().iter().filter(|asked| asked.method == "POST").count();
+    assert_eq!(posts(), 3, "each came once: {:?}", origin.requests());
+    wait::until("another connection", || {
+        assert_eq!(Request::get(HOST, "/then").send(addr).text(), "done");
+        (origin.connections() == 2).then_some(())
+    });
+}
+
+/// RFC 9113 §8.7: with no other connection to be had, what was refused is sent again on the same.
+#[test]
+fn rfc9113_8_7_the_only_connection_is_used_again() {
+    let seen = std::sync::atomic::AtomicUsize::new(0);
+    let refuses = move |asked: &Asked| match asked.path.as_str() {
+        "/refused" if seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 => Act::Refuse,
+        _ => Act::Answer("done"),
+    };
+    let origin = StreamOrigin::start(100, refuses);
+    let fleet = edge(&origin, "off", "max_connections = 1");
+    let edge = fleet.node("e1");
+    assert_eq!(edge.get("/a").text(), "done");
+    let post = Request::new("POST", HOST, "/refused").send(edge.http());
+    assert_eq!((post.status, post.text().as_str()), (200, "done"));
+}
+
+/// RFC 9110 §9.3.2: the answer to HEAD says how long its content would be, and has none.
+#[test]
+fn rfc9110_9_3_2_head_over_http2() {
+    let origin = StreamOrigin::start(100, |_| Act::Answer("hello"));
+    let fleet = edge(&origin, "off", "");
+    for _ in 0..2 {
+        let reply = Request::new("HEAD", HOST, "/a").send(fleet.node("e1").http());
+        assert_eq!((reply.status, reply.field("content-length")), (200, Some("5")));
+    }
+    assert_eq!((origin.connections(), origin.requests().len()), (1, 2));
+}
+
 /// RFC 9113 §8.7: a refused stream was not acted on, so that even a POST is sent again; a broken one may have been.
 #[test]
 fn rfc9113_8_7_what_was_refused_is_sent_again() {

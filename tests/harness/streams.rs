@@ -183,6 +183,7 @@ impl Serving {
             connection: self.connection,
         };
         let act = (self.answers)(&asked);
+        let is_head = asked.method == "HEAD";
         {
             let mut seen = lock(&self.seen);
             seen.requests.push(asked);
@@ -247,7 +248,10 @@ impl Serving {
         lock(&self.seen).running -= 1;
         if let Some(body) = body {
             let head = head().header("content-length", body.len()).body(()).unwrap();
-            if let Ok(mut stream) = respond.send_response(head, body.is_empty()) {
+            if let Ok(mut stream) = respond.send_response(head, body.is_empty() || is_head)
+                && !body.is_empty()
+                && !is_head
+            {
                 let _ = stream.send_data(Bytes::copy_from_slice(body), true);
             }
         }

@@ -7,7 +7,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -246,7 +246,7 @@ impl Upstream {
             };
             lease._slot = slot;
             if let Conn::Http2(stream) = &conn {
-                avoid = Some(Arc::clone(stream.link()));
+                avoid = Some(Arc::downgrade(stream.link()));
             }
             let again = ask.is_repeatable().then(|| ask.again()).flatten();
             lease.upload = ask.body.upload();
@@ -300,7 +300,7 @@ impl Upstream {
         self: &Arc<Self>,
         at: usize,
         new: bool,
-        avoid: Option<&Arc<Link>>,
+        avoid: Option<&Weak<Link>>,
         timeouts: Timeouts,
     ) -> Result<Entered, FetchError> {
         loop {

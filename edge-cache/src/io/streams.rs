@@ -5,7 +5,7 @@
 //! who come wait for that one instead of opening connections that nobody needs.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -141,12 +141,13 @@ impl Streams {
         Some(self.servers.get(at)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How a request gets its stream to a server. `avoid`: a connection on which it has just failed. `may_open`: whether
+    /// How a request gets its stream to a server. `avoid`: a connection on which it has just failed, and whose
+    /// place it must not keep, if there may be another. `may_open`: whether
     /// there may be one more connection while others stand.
     pub(super) fn enter(
         self: &Arc<Self>,
         at: usize,
-        avoid: Option<&Arc<Link>>,
+        avoid: Option<&Weak<Link>>,
         may_open: bool,
     ) -> Way {
         let Some(mut server) = self.server(at) else { return Way::Http1 };
@@ -154,7 +155,10 @@ impl Streams {
             return Way::Http1;
         }
         server.links.retain(|link| !link.is_closed());
-        let usable = |link: &&Arc<Link>| avoid.is_none_or(|avoid| !Arc::ptr_eq(avoid, link));
+        // RFC 9113 §8.7: what was refused may come again on the same connection, where there can be no other.
+        let usable = |link: &&Arc<Link>| {
+            !may_open || avoid.is_none_or(|avoid| avoid.as_ptr() != Arc::as_ptr(link))
+        };
         let links = server.links.iter().filter(usable);
         let load = |link: &Arc<Link>| {
             (
