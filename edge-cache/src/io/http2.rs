@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::gate::{Gate, Limits, Linger};
-use super::request_body::{Http2Body, RequestBody, is_worth_sending};
+use super::http2_content::send;
+use super::request_body::{Http2Body, RequestBody};
 use super::serve::{Connection, handle};
 
 /// Streams at once on one connection.
@@ -28,8 +29,6 @@ const STREAMS: u32 = 128;
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset for an error of the client's; then the connection ends (CVE-2025-8671).
 const ERROR_RESETS: usize = 128;
-/// What a stream claims of the connection's window at once.
-const PIECE: usize = 64 << 10;
 /// Whether the client is still there is asked so often…
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// … and believed until it has not answered for so long.
@@ -144,100 +143,10 @@ async fn answer(
     let sent = lock().send_response(Response::from_parts(head, ()), ended);
     match sent {
         Ok(_) if ended => {}
-        Ok(stream) => send(stream, body, limits).await,
+        Ok(stream) => send(stream, body, Some(limits.idle), Reason::INTERNAL_ERROR).await,
         Err(error) => {
             tracing::debug!(%error, "a response cannot be sent");
             lock().send_reset(Reason::INTERNAL_ERROR);
         }
-    }
-}
-
-/// Sends a response's content. One that breaks off resets the stream: it must not look whole.
-async fn send(
-    mut stream: SendStream<Bytes>,
-    body: impl Body<Data = Bytes, Error: std::fmt::Display>,
-    limits: Limits,
-) {
-    let mut body = pin!(body);
-    loop {
-        let frame = tokio::select! {
-            biased;
-            _ = std::future::poll_fn(|cx| stream.poll_reset(cx)) => return,
-            frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)) => frame,
-        };
-        let data = match frame {
-            None => {
-                let _ = stream.send_data(Bytes::new(), true);
-                return;
-            }
-            Some(Err(_)) => return stream.send_reset(Reason::INTERNAL_ERROR),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => data,
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) if is_worth_sending(&trailers) => {
-                        let _ = stream.send_trailers(trailers);
-                        return;
-                    }
-                    _ => continue,
-                },
-            },
-        };
-        let end = body.is_end_stream();
-        match send_data(&mut stream, data, end, limits).await {
-            Sent::All if !end => {}
-            Sent::All | Sent::Gone => return,
-            Sent::Late => return stream.send_reset(Reason::CANCEL),
-        }
-    }
-}
-
-/// How far data has come.
-enum Sent {
-    /// It is on its way.
-    All,
-    /// The stream has ended.
-    Gone,
-    /// The client has opened no window for too long.
-    Late,
-}
-
-/// Sends data as the client opens its window: what h2 holds could go out, so that the request counts as one under way for
-/// as long as the client has to take of it, and a client that takes nothing holds no memory for long.
-async fn send_data(
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    end: bool,
-    limits: Limits,
-) -> Sent {
-    while !data.is_empty() {
-        // A small claim on the connection's window: the rest of it is for streams whose data is there, too.
-        stream.reserve_capacity(data.len().min(PIECE));
-        let piece = match timeout(limits.idle, capacity(stream)).await {
-            Ok(Some(capacity)) => data.split_to(capacity.min(data.len())),
-            Ok(None) => return Sent::Gone,
-            Err(_) => return Sent::Late,
-        };
-        let last = end && data.is_empty();
-        if stream.send_data(piece, last).is_err() {
-            return Sent::Gone;
-        }
-        if last {
-            return Sent::All;
-        }
-    }
-    match end && stream.send_data(Bytes::new(), true).is_err() {
-        true => Sent::Gone,
-        false => Sent::All,
-    }
-}
-
-/// Waits until something may be sent, and how much; none when the stream is gone.
-pub(super) async fn capacity(stream: &mut SendStream<Bytes>) -> Option<usize> {
-    loop {
-        let capacity = stream.capacity();
-        if capacity > 0 {
-            return Some(capacity);
-        }
-        std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
     }
 }

@@ -33,6 +33,7 @@ pub mod gate;
 mod head_update;
 pub mod health;
 pub mod http2;
+mod http2_content;
 pub mod interim;
 mod join;
 pub mod listen;

@@ -302,19 +302,9 @@ impl Context<'_> {
                 _ => None,
             };
             let asking = match decision {
-                Decision::Hit { age, ttl, .. } => {
+                Decision::Hit { age, ttl, .. } | Decision::Stale { age, ttl, .. } => {
                     let Some(object) = object else { break };
-                    let marks =
-                        Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
-                    match self.answer_from_object(exchange, target, object, &marks).await {
-                        Filled::Response(response) => return response,
-                        Filled::Again { exchange: same, .. } => exchange = same,
-                    }
-                    continue;
-                }
-                Decision::Stale { age, ttl, revalidate, .. } => {
-                    let Some(object) = object else { break };
-                    if revalidate {
+                    if matches!(decision, Decision::Stale { revalidate: true, .. }) {
                         self.revalidate_behind(target, object);
                     }
                     let marks =

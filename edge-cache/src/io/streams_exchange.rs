@@ -11,20 +11,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::AbortHandle;
 
 use super::ask::{Outgoing, Upload};
-use super::http2::capacity;
+use super::http2_content::send;
 use super::interim::Sink;
-use super::request_body::is_worth_sending;
 use super::upstream_body::{Broken, Unanswered};
-
-/// What a stream claims of the connection's window at once.
-const PIECE: usize = 64 << 10;
 
 /// Sends a request and waits for the head of its response; interim responses go to `sink`. `keep`: the request is given
 /// back when the server has not acted on it. `turn`: held until the stream is open, so that those that wait for one are
@@ -64,7 +60,9 @@ pub(super) async fn exchange(
     drop((held, sender));
     let (sending, unsent) = match body {
         Outgoing::Stream(_) if !body.is_end_stream() => {
-            (Sending(Some(tokio::spawn(send(stream, body)).abort_handle())), None)
+            // How long a server may take no content, its time-outs for the response say.
+            let sending = tokio::spawn(send(stream, body, None, Reason::CANCEL));
+            (Sending(Some(sending.abort_handle())), None)
         }
         empty => (Sending(None), Some(empty)),
     };
@@ -99,50 +97,6 @@ fn poll_response(
         sink.push(interim.status(), interim.headers());
     }
     Pin::new(response).poll(cx)
-}
-
-/// Sends a request's content as the server opens its window, until all of it is on its way or the server wants no more of
-/// it. Content that breaks off resets the stream: it must not look whole.
-async fn send(mut stream: SendStream<Bytes>, mut body: Outgoing) {
-    loop {
-        let frame = tokio::select! {
-            biased;
-            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
-            frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)) => frame,
-        };
-        let mut data = match frame {
-            None => {
-                let _ = stream.send_data(Bytes::new(), true);
-                return;
-            }
-            Some(Err(_)) => return stream.send_reset(Reason::CANCEL),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => data,
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) if is_worth_sending(&trailers) => {
-                        let _ = stream.send_trailers(trailers);
-                        return;
-                    }
-                    _ => continue,
-                },
-            },
-        };
-        let end = body.is_end_stream();
-        while !data.is_empty() {
-            // A small claim on the connection's window: the rest of it is for streams whose data is there, too.
-            stream.reserve_capacity(data.len().min(PIECE));
-            let Some(capacity) = capacity(&mut stream).await else { return };
-            let piece = data.split_to(capacity.min(data.len()));
-            let last = end && data.is_empty();
-            if stream.send_data(piece, last).is_err() || last {
-                return;
-            }
-        }
-        if end {
-            let _ = stream.send_data(Bytes::new(), true);
-            return;
-        }
-    }
 }
 
 /// Whether a server says that it has not acted on a request, which may then be sent again whatever its method
