@@ -44,6 +44,7 @@ const BOGUS: &[(&str, &str)] = &[
     ("nameserver.tls", "[nameserver.a]\ntls = { bogus = 1 }"),
     ("edge", "[edge.a]\nbogus = 1"),
     ("edge.disk", "[edge.a]\ndisk = { bogus = 1 }"),
+    ("edge.disks", "[edge.a]\ndisks = [{ bogus = 1 }]"),
     ("zone", "[zone.\"a.test\"]\nbogus = 1"),
     ("steering", "[steering.a]\nbogus = 1"),
     ("steering.rules", "[steering.a]\nrules = [{ bogus = 1 }]"),

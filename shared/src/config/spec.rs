@@ -6,6 +6,7 @@
 mod cache;
 mod dns;
 mod http;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 pub use cache::*;
 pub use dns::*;
 pub use http::*;
+pub use store::*;
 
 use super::values::{Control, DnstapTarget, Dur, Location, LogTarget, Rate, Size};
 
@@ -236,11 +238,18 @@ pub struct EdgeSpec {
     pub admin: SocketAddr,
     /// A file with the bearer token of the admin API. Needed beyond loopback.
     pub admin_token_file: Option<PathBuf>,
-    /// Memory for stored objects.
+    /// What the process may take, all told: stored objects get what connections and requests leave.
     #[serde(default = "memory")]
     pub memory: Size,
+    /// Which entries of the memory tier make room for others. None: `size-aware`, for a parent `s3-fifo`.
+    pub policy: Option<StorePolicy>,
     /// The disk tier under the memory tier.
     pub disk: Option<DiskSpec>,
+    /// Further disks: objects are spread over all of them, a failing one costs what it holds.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// A folder where purges are kept over restarts. None: that of the first disk, if there is one.
+    pub state: Option<PathBuf>,
     /// Objects larger than this are not stored whole, though parts of them are; default: an eighth of `memory`.
     pub max_object: Option<Size>,
     /// Bodies are stored and fetched in aligned segments of this size: a power of two from 64 KiB to 8 MiB.
@@ -285,16 +294,6 @@ pub enum Role {
     Both,
 }
 
-/// `disk` of an edge.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DiskSpec {
-    /// A folder.
-    pub path: PathBuf,
-    /// How much of it is used.
-    pub size: Size,
-}
-
 impl Spec {
     /// Makes every relative path relative to `dir`, the folder of the file it stands in.
     pub(super) fn resolve_paths(&mut self, dir: &Path) {
@@ -320,7 +319,8 @@ impl Spec {
         }
         for edge in self.edge.values_mut() {
             optional(&mut edge.admin_token_file);
-            if let Some(disk) = &mut edge.disk {
+            optional(&mut edge.state);
+            for disk in edge.disk.iter_mut().chain(&mut edge.disks) {
                 disk.path = dir.join(&disk.path);
             }
         }

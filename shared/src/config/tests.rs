@@ -361,11 +361,6 @@ fn risky_settings_are_warned_of() {
             "no request comes here",
         ),
         (
-            "[edge.icn-1]",
-            "[edge.icn-1]\ndisk = { path = \"var\", size = \"1GiB\" }",
-            "in memory only",
-        ),
-        (
             "[cache.assets]",
             "[cache.assets]\nttl = { min = \"5m\" }",
             "that say max-age=0 are served this long",

@@ -239,9 +239,7 @@ impl Check<'_> {
                     "less than eight segments fit into `memory`: few bodies longer than one stay stored",
                 );
             }
-            if edge.disk.is_some() {
-                self.warn(at("disk"), "this version stores in memory only: the disk is not used");
-            }
+            self.disks(name, edge);
             self.within(at("weight"), edge.weight, 0, 1_000_000);
             self.within(at("workers"), edge.workers, 0, 1024);
             self.within(at("max_connections"), edge.max_connections, 1, 10_000_000);
@@ -249,6 +247,26 @@ impl Check<'_> {
             self.no_zero(at("head_timeout"), edge.head_timeout, SECOND);
             // hyper's parser needs 8 KiB; more than 1 MiB for a head is an attack.
             self.within(at("max_head"), edge.max_head.0, 8 << 10, 1 << 20);
+        }
+    }
+
+    fn disks(&mut self, name: &str, edge: &EdgeSpec) {
+        let disk = edge.disk.iter().map(|disk| (path!["edge", name, "disk"], disk));
+        let more = edge.disks.iter().enumerate();
+        let more = more.map(|(index, disk)| (path!["edge", name, "disks", index], disk));
+        let mut seen = Vec::new();
+        for (path, disk) in disk.chain(more) {
+            let at = |key: &str| [&path[..], &path![key][..]].concat();
+            if disk.size.0 < MIN_DISK {
+                self.error(at("size"), "this must be at least 16MiB");
+            }
+            if disk.daily_writes.is_some_and(|writes| writes.0 == 0) {
+                self.error(at("daily_writes"), "a disk that is never written holds nothing");
+            }
+            if seen.contains(&&disk.path) {
+                self.error(at("path"), "another disk of this node has this path");
+            }
+            seen.push(&disk.path);
         }
     }
 
@@ -302,6 +320,9 @@ impl Check<'_> {
         }
     }
 }
+
+/// A log of fewer bytes than this has no room for its own turning over.
+const MIN_DISK: u64 = 16 << 20;
 
 /// Where a listener is written, its address, which ports it takes there, and what it is called.
 type Listener = (Vec<Step>, SocketAddr, &'static [Ports], String);
