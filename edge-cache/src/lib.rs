@@ -6,7 +6,7 @@
 //! are believed), all by the rules in [`semantics`]. [`store`] keeps what may be kept, in aligned [`segment`]s, [`fill`]
 //! shares one fetch among all who wait for it, [`purge`] says what of both is too old, [`framing`] finds requests in a
 //! client's bytes, [`encode`] makes encodings of what is stored, [`sigv4`] signs what goes to buckets, [`meter`] reckons what
-//! the node did lately, [`config`] is one node's configuration.
+//! the node did lately, [`trace`] reads access logs, [`config`] is one node's configuration.
 //! [`io`] does it, [`cmd`] is the command line. [`conformance`] says what is done of which specification.
 
 pub mod admit;
@@ -30,4 +30,5 @@ pub mod semantics;
 pub mod sigv4;
 pub mod store;
 pub mod tier;
+pub mod trace;
 pub mod url;

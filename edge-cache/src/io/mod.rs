@@ -16,6 +16,7 @@
 //!   answer too old, `fill_head` tells those who wait, `head_update` is what HEAD tells of what is stored.
 //! * [`encoder`]: encodings of stored objects, made beside all this.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
+//! * [`trace`]: access logs, read.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;
@@ -57,5 +58,6 @@ mod streams_exchange;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod tunnel;
 pub mod upstream_body;
