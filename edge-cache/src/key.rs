@@ -134,6 +134,11 @@ impl CacheKey {
         Self { hash: xxh3_128(text.as_bytes()), text: text.into_boxed_str() }
     }
 
+    /// From the text of a key that was made here before.
+    pub fn of_text(text: &str) -> Self {
+        Self { hash: xxh3_128(text.as_bytes()), text: text.into() }
+    }
+
     /// With a hash that belongs to another text.
     #[cfg(test)]
     pub(crate) fn with_hash(self, hash: u128) -> Self {

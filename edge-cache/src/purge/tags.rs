@@ -52,11 +52,20 @@ impl Tags {
         Self { hashes: hashes.into_boxed_slice(), all }
     }
 
-    pub(super) const fn hashes(&self) -> &[u64] {
+    /// From what [`Self::hashes`] and [`Self::has_all`] said; `None` if they cannot have.
+    pub(crate) fn from_hashes(hashes: Vec<u64>, all: bool) -> Option<Self> {
+        let most = if all { 0 } else { MAX_TAGS };
+        let is_set = hashes.len() <= most && hashes.is_sorted_by(|a, b| a < b);
+        is_set.then(|| Self { hashes: hashes.into_boxed_slice(), all })
+    }
+
+    /// The hashes, sorted, each once.
+    pub(crate) const fn hashes(&self) -> &[u64] {
         &self.hashes
     }
 
-    pub(super) const fn has_all(&self) -> bool {
+    /// Whether every purge by tag is one of this.
+    pub(crate) const fn has_all(&self) -> bool {
         self.all
     }
 

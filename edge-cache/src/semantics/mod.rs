@@ -18,6 +18,7 @@ pub mod compress;
 pub mod conditional;
 pub mod date;
 mod deception;
+pub mod fields;
 pub mod freshness;
 pub mod head;
 pub mod headers;
@@ -35,6 +36,7 @@ pub mod update;
 mod validator;
 pub mod vary;
 
+pub use fields::{Fields, Lines};
 pub use head::StoredHead;
 pub use policy::{Policy, Profile, Ranges};
 pub use reason::Reason;

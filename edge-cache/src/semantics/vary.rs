@@ -58,6 +58,12 @@ impl Vary {
         Self::Fields(names.into())
     }
 
+    /// From names that are sorted and differ; `None` if they are not.
+    pub(crate) fn of_names(names: Vec<HeaderName>) -> Option<Self> {
+        let is_set = names.is_sorted_by(|a, b| a.as_str() < b.as_str());
+        is_set.then(|| Self::Fields(names.into()))
+    }
+
     /// Without the fields that no fill ever carries under this policy: the origin does not see them, so they cannot select
     /// anything, and would only split what is stored into copies.
     #[must_use]
@@ -185,6 +191,11 @@ impl VaryLists {
     /// Whether nothing was stored under the key.
     pub fn is_empty(&self) -> bool {
         self.lists.is_empty()
+    }
+
+    /// The lists, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Vary> {
+        self.lists.iter()
     }
 
     /// All names in them.

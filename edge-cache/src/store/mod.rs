@@ -6,6 +6,7 @@
 
 pub mod memory;
 pub mod object;
+pub mod record;
 mod search;
 pub mod version;
 
@@ -35,11 +36,12 @@ const MAX_MARKERS: u64 = 100_000;
 const MARKER_TTL: Duration = Duration::from_secs(120);
 
 /// The variants of a key whose responses have Vary.
-#[derive(Clone, Debug, Default)]
-struct Variants {
-    lists: VaryLists,
-    /// Oldest first.
-    stored: Vec<VariantKey>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variants {
+    /// What the responses have had in Vary.
+    pub lists: VaryLists,
+    /// Which variants were stored, oldest first.
+    pub stored: Vec<VariantKey>,
 }
 
 /// What a lookup found.

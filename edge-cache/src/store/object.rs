@@ -78,6 +78,18 @@ impl Object {
         Self::made(key, variant, head, body, length, next_body_id())
     }
 
+    /// As it was before it lay on disk.
+    pub(super) fn restored(
+        key: CacheKey,
+        variant: VariantKey,
+        head: StoredHead,
+        body: Content,
+        length: u64,
+        body_id: u64,
+    ) -> Self {
+        Self::made(key, variant, head, body, length, body_id)
+    }
+
     fn made(
         key: CacheKey,
         variant: VariantKey,
@@ -134,10 +146,17 @@ impl Object {
     }
 }
 
+static NEXT_BODY_ID: AtomicU64 = AtomicU64::new(0);
+
 /// A number that no other body of this process has.
 fn next_body_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    NEXT_BODY_ID.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Has the bodies that are made from here on numbered from `first`: greater than the numbers of earlier runs, whose bodies
+/// may lie on disk still.
+pub fn number_bodies_from(first: u64) {
+    NEXT_BODY_ID.fetch_max(first, Ordering::Relaxed);
 }
 
 /// A copy of fields in memory of its own. As they were received they are slices of a read buffer, all of which they
