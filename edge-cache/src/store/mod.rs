@@ -6,6 +6,7 @@
 
 pub mod memory;
 pub mod object;
+pub mod policy;
 pub mod record;
 mod search;
 pub mod version;
