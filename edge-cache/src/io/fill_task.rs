@@ -310,7 +310,8 @@ pub(super) async fn receive(
         // A crowd would cost the origin one fetch each. From here on all read the same segments, each fetched once; what
         // has come of this response is given up.
         node.store.note_vary(&job.key, &vary);
-        let (key, head, version) = (job.key.clone(), head.clone(), node.store.new_version());
+        let (key, head) = (job.key.clone(), head.clone());
+        let version = node.store.new_version(&key, variant);
         keep(node, job, &Arc::new(Object::segmented(key, variant, head, version, length)));
         entry.leave();
         drop(fetched);
@@ -376,7 +377,7 @@ pub(super) async fn receive(
     let origin = origin_of(&fetched);
     let stored_head = stored.as_ref().ok().cloned();
     let mut spill = (stored.is_ok() && in_segments)
-        .then(|| Spill::new(node, &node.store.new_version(), 0, length));
+        .then(|| Spill::new(node, &node.store.new_version(&job.key, variant), 0, length));
     let version = spill.as_ref().map(|spill| Arc::clone(spill.version()));
     let head = ResponseHead {
         status,
@@ -460,7 +461,7 @@ pub(super) async fn receive(
                 }
                 (_, pieces) => {
                     let spill = spill.get_or_insert_with(|| {
-                        let version = node.store.new_version();
+                        let version = node.store.new_version(&job.key, variant);
                         let mut spill = Spill::new(node, &version, 0, Some(received));
                         pieces.iter().flatten().for_each(|piece| spill.push(piece));
                         spill.finish();

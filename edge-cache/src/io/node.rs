@@ -4,6 +4,7 @@
 //! Origins and parents whose tables have not changed are carried over, with their connections and their health.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +14,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 use shared::config::{Loaded, OriginSpec, Problem, Severity, Step, WhenDown, listing};
 use shared::io::log::JsonLog;
-use shared::io::{files, tls};
+use shared::io::{clock, files, tls};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -234,7 +235,7 @@ impl Node {
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
             started: plan,
-            store: Store::new(memory, max_object, layout),
+            store: Store::new(memory, max_object, layout, first_number()),
             encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
             positions: Positions::default(),
@@ -332,6 +333,13 @@ impl Node {
         }
         telemetry.registry.render()
     }
+}
+
+/// Where the numbers of bodies begin: by chance, so that no two starts of a node give the same ones.
+fn first_number() -> u64 {
+    let number = RandomState::new().hash_one(clock::now().0);
+    crate::store::object::number_bodies_from(number);
+    number
 }
 
 /// Notes once a second what the node has done, until it is gone.

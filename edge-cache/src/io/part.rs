@@ -289,7 +289,8 @@ async fn take(
     let audience = audience(&head);
     let version = match wanting.of.as_ref().and_then(|object| object.version()) {
         Some(version) if same => Arc::clone(version),
-        _ => known_version(job, &headers).unwrap_or_else(|| node.store.new_version()),
+        _ => known_version(job, &headers)
+            .unwrap_or_else(|| node.store.new_version(&job.key, variant)),
     };
     let object = match &wanting.of {
         // What is put together is as old as its oldest part.

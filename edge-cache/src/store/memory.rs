@@ -112,6 +112,16 @@ impl Memory {
         }
     }
 
+    /// The object that lies there, without counting that as a request for it.
+    pub fn peek(&self, place: ObjectKey) -> Option<Arc<Object>> {
+        self.get(place)
+    }
+
+    /// Whether something lies there.
+    pub fn contains(&self, place: ObjectKey) -> bool {
+        self.entries.contains_key(&place)
+    }
+
     /// Stores an object in the place of the one that lies there. `false`: it is too large for this tier. An object that
     /// is stored may still go at once, when the policy prefers those that are there already.
     pub fn insert(&self, object: Arc<Object>) -> bool {
@@ -261,6 +271,10 @@ mod tests {
         assert_eq!(memory.stats(), Stats::default());
     }
 
+    fn version(id: u64) -> Version {
+        Version::new(id, plain("/a", 0).place())
+    }
+
     fn segmented(path: &str, version: &Arc<Version>, length: u64) -> Arc<Object> {
         let head = plain(path, 0);
         Arc::new(Object::segmented(
@@ -275,7 +289,7 @@ mod tests {
     #[test]
     fn segments_are_weighed_found_by_their_version_and_evicted_alone() {
         let memory = Memory::new(1 << 20, 1 << 17);
-        let (one, two) = (Arc::new(Version::new(1)), Arc::new(Version::new(2)));
+        let (one, two) = (Arc::new(version(1)), Arc::new(version(2)));
         memory.insert(segmented("/a", &one, 1 << 40));
         for index in 0..50 {
             assert!(memory.insert_segment(&one, index, Bytes::from(vec![1; 60_000])));
@@ -294,20 +308,20 @@ mod tests {
     #[test]
     fn segments_go_with_their_last_head() {
         let memory = Memory::new(1 << 20, 1 << 17);
-        let old = Arc::new(Version::new(1));
+        let old = Arc::new(version(1));
         let object = segmented("/a", &old, 1000);
         memory.insert(Arc::clone(&object));
         assert!(memory.insert_segment(&old, 0, Bytes::from_static(b"old")));
         memory.insert(Arc::new(object.with_head(object.head.clone())));
         assert!(memory.segment(&old, 0).is_some(), "a 304 keeps the body");
-        memory.insert(segmented("/a", &Arc::new(Version::new(2)), 1000));
+        memory.insert(segmented("/a", &Arc::new(version(2)), 1000));
         assert_eq!(memory.segment(&old, 0), None, "another version drops it");
         assert!(!memory.insert_segment(&old, 1, Bytes::from_static(b"late")));
         let stats = memory.stats();
         assert_eq!((stats.objects, stats.segments), (1, 0));
         memory.remove(object.place());
         assert_eq!(memory.stats(), Stats::default());
-        let read = Arc::new(Version::new(4));
+        let read = Arc::new(version(4));
         memory.insert(segmented("/a", &read, 1000));
         memory.begin_use(&read);
         assert!(memory.insert_segment(&read, 0, Bytes::from_static(b"begun")));
@@ -316,7 +330,7 @@ mod tests {
         assert!(memory.insert_segment(&read, 1, Bytes::from_static(b"and on")));
         memory.end_use(&read);
         assert_eq!(memory.stats(), Stats::default());
-        let unborn = Arc::new(Version::new(3));
+        let unborn = Arc::new(version(3));
         assert!(memory.insert_segment(&unborn, 0, Bytes::from_static(b"no head came")));
         memory.abandon(&unborn);
         assert_eq!(memory.stats(), Stats::default());

@@ -2,17 +2,22 @@
 //! responses could not be stored.
 //!
 //! [`Store`] gives the answers that [`crate::lookup::decide`] works from. Which object makes room for which is the
-//! [`memory`] tier's business; what may be stored at all is [`crate::semantics`]'.
+//! [`memory`] tier's business; what may be stored at all is [`crate::semantics`]'. What lies on disks is named by
+//! [`Store::missing`], and answers like the rest once it has been [`Store::promote`]d; [`below`] is what the disks are told.
 
+pub mod below;
 pub mod memory;
 pub mod object;
 pub mod policy;
 pub mod record;
 mod search;
+#[cfg(test)]
+mod tests;
+pub mod variants;
 pub mod version;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,25 +30,23 @@ use crate::segment::Layout;
 use crate::semantics::compress::{self, Coding};
 use crate::semantics::date;
 use crate::semantics::search::Variance;
-use crate::semantics::vary::{VariantKey, Vary, VaryLists};
+use crate::semantics::vary::{VariantKey, Vary};
 
+pub use below::Below;
 pub use memory::Memory;
 pub use object::{Content, Object, ObjectKey};
+pub use variants::Variants;
 pub use version::Version;
+
+use below::Turns;
 
 /// Keys remembered as uncacheable.
 const MAX_MARKERS: u64 = 100_000;
 /// For how long a key is remembered as uncacheable.
 const MARKER_TTL: Duration = Duration::from_secs(120);
 
-/// The variants of a key whose responses have Vary.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Variants {
-    /// What the responses have had in Vary.
-    pub lists: VaryLists,
-    /// Which variants were stored, oldest first.
-    pub stored: Vec<VariantKey>,
-}
+/// Variants that are brought from disk for their validators alone.
+const MAX_OTHERS: usize = 2;
 
 /// What a lookup found.
 #[derive(Debug)]
@@ -74,6 +77,24 @@ pub struct Store {
     unsegmented: Markers,
     fences: Fences,
     searches: search::Searches,
+    below: OnceLock<Arc<dyn Below>>,
+    turns: Turns,
+}
+
+/// What the disks have that a lookup would ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The record of the key's variants: without it, there is no telling what else.
+    pub variants: bool,
+    /// Objects.
+    pub objects: Vec<VariantKey>,
+}
+
+impl Missing {
+    /// Whether there is nothing to be brought.
+    pub fn is_empty(&self) -> bool {
+        !self.variants && self.objects.is_empty()
+    }
 }
 
 /// Keys that are remembered for a while.
@@ -85,20 +106,33 @@ fn markers() -> Markers {
 
 impl Store {
     /// A store of `capacity` bytes that takes whole objects of up to `max_object` bytes, in segments as `layout` says.
-    pub fn new(capacity: u64, max_object: u64, layout: Layout) -> Self {
+    /// `first_version` is far from where any earlier one of the node began: versions lie on its disks by their numbers.
+    pub fn new(capacity: u64, max_object: u64, layout: Layout, first_version: u64) -> Self {
         // A record of variants is small beside the objects that it leads to.
         let records = (capacity / 16_384).clamp(1_000, 1_000_000);
         Self {
             memory: Memory::new(capacity, max_object),
             layout,
-            versions: AtomicU64::new(0),
+            versions: AtomicU64::new(first_version),
             variants: moka::sync::Cache::new(records),
             uncacheable: markers(),
             too_large: markers(),
             unsegmented: markers(),
             fences: Fences::new(capacity),
             searches: search::Searches::new(capacity),
+            below: OnceLock::new(),
+            turns: Turns::new(),
         }
+    }
+
+    /// Puts disks under the memory: from now on they are told of every change. The first ones stay.
+    pub fn set_below(&self, below: Arc<dyn Below>) {
+        let _ = self.below.set(below);
+    }
+
+    /// What stands under the memory.
+    pub fn below(&self) -> Option<&Arc<dyn Below>> {
+        self.below.get()
     }
 
     /// The memory tier.
@@ -148,9 +182,10 @@ impl Store {
         self.layout
     }
 
-    /// The identity of a body that is about to be stored in segments.
-    pub fn new_version(&self) -> Arc<Version> {
-        Arc::new(Version::new(self.versions.fetch_add(1, Ordering::Relaxed)))
+    /// The identity of a body that is about to be stored in segments, of an object that lies there.
+    pub fn new_version(&self, key: &CacheKey, variant: VariantKey) -> Arc<Version> {
+        let id = self.versions.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Version::new(id, ObjectKey { key: key.hash(), variant }))
     }
 
     /// A segment of an object whose body lies in segments.
@@ -166,9 +201,20 @@ impl Store {
     /// What is stored for a request, that is not purged and not below the floor that the request needs. `headers` are
     /// the client's.
     pub fn lookup(&self, key: &CacheKey, headers: &HeaderMap, needed: Floor) -> Found {
+        self.lookup_with(key, headers, needed, &[])
+    }
+
+    /// The same, with objects that have just come from disk: memory need not have taken them.
+    pub fn lookup_with(
+        &self,
+        key: &CacheKey,
+        headers: &HeaderMap,
+        needed: Floor,
+        brought: &[Arc<Object>],
+    ) -> Found {
         let mut purged = false;
         let mut get = |variant| {
-            let object = self.get(key, variant)?;
+            let object = self.get(key, variant, brought)?;
             let current = self.judge(&object, needed) != Verdict::Purged;
             purged |= !current;
             current.then_some(object)
@@ -177,7 +223,8 @@ impl Store {
             return Found::Object(object);
         }
         if let Some(record) = self.variants.get(&key.hash()) {
-            let newest = record.lists.variants(headers).filter_map(&mut get).max_by_key(|object| {
+            let selected = record.selected(headers);
+            let newest = selected.filter_map(&mut get).max_by_key(|object| {
                 (date::field(&object.head.headers, &DATE), object.head.response_time)
             });
             if let Some(object) = newest {
@@ -197,12 +244,94 @@ impl Store {
         }
     }
 
+    /// What a lookup would ask for that memory has not, and that a disk may have.
+    pub fn missing(&self, key: &CacheKey, headers: &HeaderMap) -> Missing {
+        let mut missing = Missing::default();
+        let Some(below) = self.below.get() else { return missing };
+        let place = |variant| ObjectKey { key: key.hash(), variant };
+        if self.memory.contains(place(VariantKey::NONE)) {
+            return missing;
+        }
+        if below.contains(place(VariantKey::NONE)) {
+            missing.objects.push(VariantKey::NONE);
+            return missing;
+        }
+        let Some(record) = self.variants.get(&key.hash()) else {
+            missing.variants = below.contains(Variants::place(key.hash()));
+            return missing;
+        };
+        let is_here = |variant: &VariantKey| self.memory.contains(place(*variant));
+        let lacks = |variant: &VariantKey| !is_here(variant) && below.contains(place(*variant));
+        missing.objects.extend(record.selected(headers).filter(lacks));
+        if missing.objects.is_empty() && !record.stored.iter().any(is_here) {
+            // None that the request selects: the others have validators.
+            let others = record.stored.iter().rev().copied();
+            missing.objects.extend(others.filter(lacks).take(MAX_OTHERS));
+        }
+        missing
+    }
+
+    /// A number that changes with what is stored under a key: taken before something is read from disk for it.
+    pub fn turn(&self, key: u128) -> u64 {
+        *self.turns.of(key)
+    }
+
+    /// Puts an object that has come from disk into memory, unless something has changed under its key since `turn`: then
+    /// what has come may be what was replaced, and is not to be used.
+    pub fn promote(&self, object: &Arc<Object>, turn: u64) -> bool {
+        let key = object.key.hash();
+        let now = self.turns.of(key);
+        if *now != turn {
+            return false;
+        }
+        if !self.memory.contains(object.place()) {
+            self.memory.insert(Arc::clone(object));
+        }
+        true
+    }
+
+    /// The same for the record of a key's variants.
+    pub fn promote_variants(&self, key: u128, record: Variants, turn: u64) -> bool {
+        let now = self.turns.of(key);
+        if *now == turn {
+            self.variants.entry(key).or_insert_with(|| Arc::new(record));
+        }
+        *now == turn
+    }
+
+    /// An object has been asked for again: the disks may want it, if it is what is stored in its place.
+    pub fn offer(&self, object: &Object) {
+        let Some(below) = self.below.get() else { return };
+        let turn = self.turns.of(object.key.hash());
+        let stored = self.memory.peek(object.place());
+        if stored.is_some_and(|stored| stored.body_id == object.body_id) {
+            self.offer_to(below.as_ref(), object);
+        }
+        drop(turn);
+    }
+
+    /// With an object goes the record of its key's variants, without which it would not be found. The key's turn is taken.
+    fn offer_to(&self, below: &dyn Below, object: &Object) {
+        if object.variant == VariantKey::NONE {
+            return below.offer(object, None);
+        }
+        let record = self.variants.get(&object.key.hash());
+        if let Some(record) = record.filter(|record| record.stored.contains(&object.variant)) {
+            below.offer(object, Some(&record));
+        }
+    }
+
     /// All that is stored under a key and is not purged.
     pub fn all(&self, key: &CacheKey) -> Vec<Arc<Object>> {
+        self.all_with(key, &[])
+    }
+
+    /// The same, with objects that have just come from disk.
+    pub fn all_with(&self, key: &CacheKey, brought: &[Arc<Object>]) -> Vec<Arc<Object>> {
         let record = self.variants.get(&key.hash());
         std::iter::once(VariantKey::NONE)
             .chain(record.iter().flat_map(|record| record.stored.iter().copied()))
-            .filter_map(|variant| self.get(key, variant))
+            .filter_map(|variant| self.get(key, variant, brought))
             .filter(|object| self.judge(object, Floor::default()) != Verdict::Purged)
             .collect()
     }
@@ -228,7 +357,11 @@ impl Store {
         match vary {
             Vary::Fields(fields) if fields.is_empty() => {}
             Vary::Star => {}
-            Vary::Fields(_) => self.change(key, |record| record.lists.note(vary)),
+            Vary::Fields(_) => {
+                let mut turn = self.turns.of(key.hash());
+                *turn += 1;
+                self.change(key.hash(), |record| record.lists.note(vary));
+            }
         }
     }
 
@@ -236,33 +369,49 @@ impl Store {
     ///
     /// Its key keeps `max_variants`: beyond it the oldest goes, so that a field with many values cannot fill the store.
     pub fn put(&self, object: Arc<Object>, max_variants: usize) -> bool {
-        let key = object.key.clone();
-        let (variant, vary) = (object.variant, object.head.vary.clone());
-        if !self.memory.insert(object) {
+        let hash = object.key.hash();
+        let place = |variant| ObjectKey { key: hash, variant };
+        let (variant, below) = (object.variant, self.below.get());
+        let mut turn = self.turns.of(hash);
+        if !self.memory.insert(Arc::clone(&object)) {
             return false;
         }
-        self.uncacheable.invalidate(&key.hash());
+        *turn += 1;
+        self.uncacheable.invalidate(&hash);
+        if let Some(below) = below {
+            match object.asked.is_settled() && below.contains(place(variant)) {
+                true => below.update(&object),
+                false => {
+                    object.asked.unsettle();
+                    below.remove(place(variant));
+                }
+            }
+        }
+        let mut gone = Vec::new();
         if variant == VariantKey::NONE {
             // The newest response rules: without Vary it answers all requests. The variants that it replaces go, lest a
             // later Vary brings them back.
-            let replaced = self.variants.remove(&key.hash());
-            for variant in replaced.iter().flat_map(|record| record.stored.iter().copied()) {
-                self.memory.remove(ObjectKey { key: key.hash(), variant });
-            }
-            return true;
+            let replaced = self.variants.remove(&hash);
+            gone.extend(replaced.iter().flat_map(|record| record.stored.iter().copied()));
+            below.iter().for_each(|below| below.remove(Variants::place(hash)));
+        } else {
+            gone.push(VariantKey::NONE);
+            self.change(hash, |record| {
+                record.lists.note(&object.head.vary);
+                record.stored.retain(|stored| *stored != variant);
+                record.stored.push(variant);
+                let surplus = record.stored.len().saturating_sub(max_variants.max(1));
+                gone.extend(record.stored.drain(..surplus));
+            });
         }
-        self.memory.remove(ObjectKey { key: key.hash(), variant: VariantKey::NONE });
-        let mut gone = Vec::new();
-        self.change(&key, |record| {
-            record.lists.note(&vary);
-            record.stored.retain(|stored| *stored != variant);
-            record.stored.push(variant);
-            let surplus = record.stored.len().saturating_sub(max_variants.max(1));
-            gone = record.stored.drain(..surplus).collect();
-        });
-        for variant in gone {
-            self.memory.remove(ObjectKey { key: key.hash(), variant });
+        for place in gone.into_iter().map(place) {
+            self.memory.remove(place);
+            below.iter().for_each(|below| below.remove(place));
         }
+        if let Some(below) = below {
+            self.offer_to(below.as_ref(), &object);
+        }
+        drop(turn);
         true
     }
 
@@ -294,7 +443,10 @@ impl Store {
 
     /// Removes an object.
     pub fn remove(&self, object: &Object) {
-        self.memory.remove(ObjectKey { key: object.key.hash(), variant: object.variant });
+        let mut turn = self.turns.of(object.key.hash());
+        *turn += 1;
+        self.memory.remove(object.place());
+        self.below.get().iter().for_each(|below| below.remove(object.place()));
     }
 
     /// Remembers that responses for this key are not stored: nobody waits for another's.
@@ -325,9 +477,10 @@ impl Store {
 
     /// Removes what is stored in an object's place, if it has the same body in segments.
     pub fn remove_version(&self, object: &Object) {
-        let stored = self.memory.get(object.place());
-        let same = stored.as_ref().and_then(|stored| stored.version()).zip(object.version());
-        if same.is_some_and(|(stored, version)| Arc::ptr_eq(stored, version)) {
+        let stored = self.memory.peek(object.place());
+        let id = |object: &Object| object.version().map(|version| version.id());
+        // Where memory has nothing, a disk may have the head.
+        if stored.is_none_or(|stored| id(&stored) == id(object)) {
             self.remove(object);
         }
     }
@@ -337,9 +490,16 @@ impl Store {
         self.uncacheable.invalidate(&key.hash());
     }
 
-    fn get(&self, key: &CacheKey, variant: VariantKey) -> Option<Arc<Object>> {
+    fn get(
+        &self,
+        key: &CacheKey,
+        variant: VariantKey,
+        brought: &[Arc<Object>],
+    ) -> Option<Arc<Object>> {
+        let place = ObjectKey { key: key.hash(), variant };
+        let came = || brought.iter().find(|object| object.place() == place).cloned();
+        let object = self.memory.get(place).or_else(came)?;
         // Equal hashes are not enough: two texts with one hash could be made on purpose.
-        let object = self.memory.get(ObjectKey { key: key.hash(), variant })?;
         (object.key == *key && self.is_usable(&object)).then_some(object)
     }
 
@@ -348,188 +508,16 @@ impl Store {
         object.is_combinable || self.is_whole(object)
     }
 
-    fn change(&self, key: &CacheKey, change: impl FnOnce(&mut Variants)) {
-        self.variants.entry(key.hash()).and_upsert_with(|entry| {
+    /// Changes the record of a key's variants, whose turn is taken; on disk, too, where it lies there.
+    fn change(&self, key: u128, change: impl FnOnce(&mut Variants)) {
+        let entry = self.variants.entry(key).and_upsert_with(|entry| {
             let mut record = entry.map(|entry| Variants::clone(entry.value())).unwrap_or_default();
             change(&mut record);
             Arc::new(record)
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::purge::{Kind, Position, Target};
-    use object::tests::object;
-
-    const LAYOUT: Layout = Layout::new(1 << 16);
-    fn look(store: &Store, key: &CacheKey, headers: &HeaderMap) -> Found {
-        store.lookup(key, headers, Floor::default())
-    }
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| {
-                (HeaderName::from_static(name), http::HeaderValue::from_static(value))
-            })
-            .collect()
-    }
-
-    fn found(found: Found) -> Option<Vec<u8>> {
-        match found {
-            Found::Object(object) => match &object.body {
-                Content::Inline(pieces) => Some(pieces.concat()),
-                Content::Segments(_) => None,
-            },
-            _ => None,
+        let place = Variants::place(key);
+        if let Some(below) = self.below.get().filter(|below| below.contains(place)) {
+            below.write_variants(place, entry.value());
         }
-    }
-
-    /// RFC 9111 §4.1: a stored response is selected by the request fields that its Vary names.
-    #[test]
-    fn rfc9111_4_1_variants_are_told_apart() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let (en, de) =
-            (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
-        let vary = headers(&[("vary", "accept-language")]);
-        let english = object("/a", &vary, &en, b"hello");
-        assert!(matches!(look(&store, &english.key, &en), Found::Nothing));
-        store.note_vary(&english.key, &english.head.vary);
-        assert_eq!(store.expected_variant(&english.key, &en), english.variant);
-        assert_ne!(store.expected_variant(&english.key, &de), english.variant);
-        assert!(store.put(Arc::clone(&english), 32));
-        assert_eq!(found(look(&store, &english.key, &en)).unwrap(), b"hello");
-        match look(&store, &english.key, &de) {
-            Found::OtherVariants(others) => assert_eq!(others.len(), 1),
-            other => panic!("{other:?}"),
-        }
-        let german = object("/a", &vary, &de, b"hallo");
-        assert!(store.put(Arc::clone(&german), 32));
-        assert_eq!(found(look(&store, &german.key, &de)).unwrap(), b"hallo");
-        assert_eq!(found(look(&store, &german.key, &en)).unwrap(), b"hello");
-        assert_eq!(store.all(&german.key).len(), 2);
-        store.fences().apply(&Target::All, Kind::Hard, Position(1));
-        assert!(store.all(&german.key).is_empty());
-        assert!(matches!(look(&store, &german.key, &de), Found::Purged));
-    }
-
-    /// RFC 9111 §4: what a newer response has replaced does not come back with the next one.
-    #[test]
-    fn rfc9111_4_what_was_replaced_stays_away() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let none = HeaderMap::new();
-        let (en, de) =
-            (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
-        let vary = headers(&[("vary", "accept-language")]);
-        assert!(store.put(object("/a", &vary, &en, b"first"), 32));
-        let second = object("/a", &none, &none, b"second");
-        assert!(store.put(Arc::clone(&second), 32));
-        assert_eq!(found(look(&store, &second.key, &en)).unwrap(), b"second");
-        assert!(store.put(object("/a", &vary, &de, b"third"), 32));
-        match look(&store, &second.key, &en) {
-            Found::OtherVariants(others) => assert_eq!(others.len(), 1),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_newest_response_says_whether_there_are_variants() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let none = HeaderMap::new();
-        let plain = object("/a", &none, &none, b"plain");
-        let vary = headers(&[("vary", "accept-language")]);
-        assert!(store.put(Arc::clone(&plain), 32));
-        assert!(
-            store.put(object("/a", &vary, &headers(&[("accept-language", "en")]), b"hello"), 32)
-        );
-        assert!(found(look(&store, &plain.key, &none)).is_none(), "the plain one was replaced");
-        assert!(store.put(Arc::clone(&plain), 32));
-        assert_eq!(
-            found(look(&store, &plain.key, &headers(&[("accept-language", "en")]))).unwrap(),
-            b"plain"
-        );
-    }
-
-    #[test]
-    fn variants_of_a_key_are_bounded() {
-        let store = Store::new(1 << 22, 1 << 17, LAYOUT);
-        let vary = headers(&[("vary", "x-any")]);
-        for n in 0..30 {
-            let mut request = HeaderMap::new();
-            request.insert("x-any", http::HeaderValue::from(n));
-            let variant = object("/a", &vary, &request, b"v");
-            assert!(store.put(Arc::clone(&variant), 8));
-            assert!(store.all(&variant.key).len() <= 8);
-        }
-    }
-
-    #[test]
-    fn an_uncacheable_key_is_remembered_until_something_is_stored() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let none = HeaderMap::new();
-        let plain = object("/a", &none, &none, b"plain");
-        store.mark_uncacheable(&plain.key);
-        assert!(matches!(look(&store, &plain.key, &none), Found::Uncacheable));
-        assert!(store.put(Arc::clone(&plain), 32));
-        store.remove(&plain);
-        assert!(matches!(look(&store, &plain.key, &none), Found::Nothing));
-    }
-
-    /// A parent is asked for something newer than it has, and what has a late enough fence is found still.
-    #[test]
-    fn what_is_below_the_floor_is_not_found() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let none = HeaderMap::new();
-        let stored = object("/a", &none, &none, b"old");
-        assert!(store.put(Arc::clone(&stored), 32));
-        let hard = |at| Floor { hard: Position(at), soft: Position::default() };
-        assert!(matches!(store.lookup(&stored.key, &none, hard(1)), Found::Purged));
-        let mut newer = Object::clone(&stored);
-        newer.head.fence = Position(5);
-        assert!(store.put(Arc::new(newer), 32));
-        assert!(matches!(store.lookup(&stored.key, &none, hard(5)), Found::Object(_)));
-        assert!(matches!(store.lookup(&stored.key, &none, hard(6)), Found::Purged));
-        store.fences().apply(&Target::Url(stored.key.url().into()), Kind::Soft, Position(6));
-        let Found::Object(found) = store.lookup(&stored.key, &none, hard(5)) else { panic!() };
-        assert_eq!(store.judge(&found, hard(5)), Verdict::Stale);
-        assert_eq!(store.judge(&stored, hard(5)), Verdict::Purged);
-    }
-
-    /// The whole key is compared, not the hash alone: two texts with one hash could be made on purpose.
-    #[test]
-    fn pitfall_50_equal_hashes_are_not_equal_keys() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let none = HeaderMap::new();
-        let (mine, yours) = (object("/a", &none, &none, b"mine"), object("/b", &none, &none, b""));
-        assert!(store.put(Arc::clone(&mine), 32));
-        let forged = yours.key.clone().with_hash(mine.key.hash());
-        assert!(matches!(look(&store, &forged, &none), Found::Nothing));
-        assert!(store.all(&forged).is_empty());
-        assert_eq!(found(look(&store, &mine.key, &none)).unwrap(), b"mine");
-    }
-
-    /// Who reads a body reads on, whatever becomes of its place.
-    #[test]
-    fn pitfall_53_what_is_evicted_stays_for_its_readers() {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT);
-        let none = HeaderMap::new();
-        let first = object("/a", &none, &none, &[7; 50_000]);
-        assert!(store.put(Arc::clone(&first), 32));
-        let held = look(&store, &first.key, &none);
-        for n in 0..200 {
-            let path = format!("/{n}");
-            let other = object(&path, &none, &none, &[1; 50_000]);
-            assert!(store.put(Arc::clone(&other), 32));
-            // Asked for more often than what is held, so that this one is what goes.
-            for _ in 0..20 {
-                look(&store, &other.key, &none);
-            }
-        }
-        store.remove(&first);
-        assert!(store.memory().stats().bytes <= 1 << 20);
-        assert!(matches!(look(&store, &first.key, &none), Found::Nothing));
-        assert_eq!(found(held).unwrap(), [7; 50_000]);
     }
 }

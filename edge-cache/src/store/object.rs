@@ -15,6 +15,7 @@ use crate::semantics::compress::Coding;
 use crate::semantics::conditional::same_strong_validator;
 use crate::semantics::vary::VariantKey;
 
+use super::below::Asked;
 use super::version::Version;
 
 /// What an object costs beside its fields and bytes: itself, its key, the store's entry and the allocator's share.
@@ -56,6 +57,8 @@ pub struct Object {
     pub body_id: u64,
     /// Whether parts of the body that were fetched apart may be put together: it has a strong validator (RFC 9111 §3.4).
     pub is_combinable: bool,
+    /// What the disks know of it. An update of the head leaves it.
+    pub asked: Asked,
 }
 
 impl Object {
@@ -100,13 +103,15 @@ impl Object {
     ) -> Self {
         let head = StoredHead { headers: compact(&head.headers), ..head };
         let is_combinable = same_strong_validator(&head.headers, &head.headers);
-        Self { key, variant, head, body, length, body_id, is_combinable }
+        let asked = Asked::default();
+        Self { key, variant, head, body, length, body_id, is_combinable, asked }
     }
 
     /// The same body under a new head (RFC 9111 §4.3.4).
     pub fn with_head(&self, head: StoredHead) -> Self {
         let (key, body) = (self.key.clone(), self.body.clone());
-        Self::made(key, self.variant, head, body, self.length, self.body_id)
+        let made = Self::made(key, self.variant, head, body, self.length, self.body_id);
+        Self { asked: self.asked.clone(), ..made }
     }
 
     /// An encoding of its body, under its head with other fields. It lies where no request's fields lead to.

@@ -3,11 +3,14 @@
 //! Segments lie in the store under the version's number, so that those of two versions cannot be mixed. The heads that
 //! a 304 makes share it. When the last stored head has gone, and the last one who reads or brings them, its segments are of
 //! no use to anybody and go, too: whoever has begun to send a version can go on, though another has taken its place.
+//!
+//! A segment may lie in memory, on a disk, or on both. What the disks have of it outlives its heads in memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::object::ObjectKey;
 use crate::semantics::vary::VariantKey;
@@ -19,12 +22,19 @@ const SEGMENT: u128 = 0x7365_676d_656e_7420_6f66_2061_2062_6f64;
 #[derive(Debug)]
 pub struct Version {
     id: u64,
+    of: ObjectKey,
     state: Mutex<State>,
 }
 
+/// A segment lies in memory.
+const IN_MEMORY: u8 = 1;
+/// A segment lies on a disk.
+const BELOW: u8 = 2;
+
 #[derive(Debug, Default)]
 struct State {
-    stored: BTreeSet<u64>,
+    /// Segments, and where they lie.
+    stored: BTreeMap<u64, u8>,
     /// Stored objects that have this body.
     heads: usize,
     /// Those who read segments, or bring some.
@@ -55,9 +65,15 @@ impl Segment {
 }
 
 impl Version {
-    /// `id` is given to no other version of the same store.
-    pub fn new(id: u64) -> Self {
-        Self { id, state: Mutex::default() }
+    /// `id` is given to no other version of the same store, also not before a restart; `of` is where the object lies that
+    /// has this body.
+    pub fn new(id: u64, of: ObjectKey) -> Self {
+        Self { id, of, state: Mutex::default() }
+    }
+
+    /// Where the object lies that has this body.
+    pub const fn of(&self) -> ObjectKey {
+        self.of
     }
 
     /// Its number, unique in its store.
@@ -66,22 +82,27 @@ impl Version {
     }
 
     /// Where a segment of it lies.
-    pub(super) fn place(&self, index: u64) -> ObjectKey {
-        ObjectKey {
-            key: u128::from(self.id) << 64 | u128::from(index),
-            variant: VariantKey(SEGMENT),
-        }
+    pub fn place(&self, index: u64) -> ObjectKey {
+        let number = u128::from(self.id) << 64 | u128::from(index);
+        ObjectKey { key: xxh3_128(&number.to_le_bytes()), variant: VariantKey(SEGMENT) }
+    }
+
+    /// The name of this part of whatever body the object has: what the requests for it are counted by.
+    pub fn part(&self, index: u64) -> ObjectKey {
+        let ObjectKey { key, variant } = self.of;
+        let number = (variant.0 ^ SEGMENT).wrapping_add(u128::from(index));
+        ObjectKey { key: key ^ xxh3_128(&number.to_le_bytes()), variant: VariantKey(SEGMENT) }
     }
 
     /// Whether a segment is stored, as far as is known: it may go at any time.
     pub fn has(&self, index: u64) -> bool {
-        self.lock().stored.contains(&index)
+        self.lock().stored.contains_key(&index)
     }
 
     /// The first of these segments, both included, that is not stored, as far as is known.
     pub fn first_missing(&self, first: u64, last: u64) -> Option<u64> {
         let state = self.lock();
-        let mut stored = state.stored.range(first..=last.max(first)).copied();
+        let mut stored = state.stored.range(first..=last.max(first)).map(|(at, _)| *at);
         (first..=last).find(|index| stored.next() != Some(*index))
     }
 
@@ -94,14 +115,39 @@ impl Version {
     pub(super) fn add(&self, index: u64) -> bool {
         let mut state = self.lock();
         if !state.dropped {
-            state.stored.insert(index);
+            *state.stored.entry(index).or_default() |= IN_MEMORY;
         }
         !state.dropped
     }
 
-    /// A segment has gone.
+    /// A segment has gone from memory.
     pub(super) fn forget(&self, index: u64) {
-        self.lock().stored.remove(&index);
+        self.clear(index, IN_MEMORY);
+    }
+
+    /// A disk has a segment, or will soon.
+    pub fn note_below(&self, index: u64) {
+        *self.lock().stored.entry(index).or_default() |= BELOW;
+    }
+
+    /// No disk has a segment.
+    pub fn forget_below(&self, index: u64) {
+        self.clear(index, BELOW);
+    }
+
+    /// Whether a disk has a segment, as far as is known.
+    pub fn is_below(&self, index: u64) -> bool {
+        self.lock().stored.get(&index).is_some_and(|places| places & BELOW != 0)
+    }
+
+    fn clear(&self, index: u64, place: u8) {
+        let mut state = self.lock();
+        if let Some(places) = state.stored.get_mut(&index) {
+            *places &= !place;
+            if *places == 0 {
+                state.stored.remove(&index);
+            }
+        }
     }
 
     /// A head is about to be stored.
@@ -130,7 +176,7 @@ impl Version {
         state.users == 0 && state.heads == 0
     }
 
-    /// Unless somebody needs them, no segment is taken any more; those that are stored, to be removed.
+    /// Unless somebody needs them, no segment is taken any more; those that lie in memory, to be removed.
     pub(super) fn abandon(&self) -> BTreeSet<u64> {
         let mut state = self.lock();
         if state.heads > 0 || state.users > 0 {
@@ -138,6 +184,9 @@ impl Version {
         }
         state.dropped = true;
         std::mem::take(&mut state.stored)
+            .into_iter()
+            .filter_map(|(index, places)| (places & IN_MEMORY != 0).then_some(index))
+            .collect()
     }
 
     /// A panic elsewhere leaves the state whole.

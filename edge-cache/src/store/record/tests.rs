@@ -83,7 +83,7 @@ fn what_is_written_is_read() {
 #[test]
 fn a_body_in_segments_is_found_by_its_version() {
     let plain = full();
-    let version = Arc::new(Version::new(99));
+    let version = Arc::new(Version::new(99, plain.place()));
     let made = Object::segmented(
         plain.key.clone(),
         VariantKey::NONE,
@@ -95,7 +95,8 @@ fn a_body_in_segments_is_found_by_its_version() {
     let read = decode_head(&encode_head(&made, 1 << 20, now), now).unwrap();
     same(&read, &made);
     assert_eq!(read.lies, Lies::Segments { version: 99, segment_size: 1 << 20 });
-    assert!(read.clone().into_object(Content::Segments(Arc::new(Version::new(98)))).is_none());
+    let other = Arc::new(Version::new(98, plain.place()));
+    assert!(read.clone().into_object(Content::Segments(other)).is_none());
     assert!(read.into_object(Content::Segments(version)).is_some());
 }
 
