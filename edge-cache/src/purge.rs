@@ -15,11 +15,15 @@
 //! fetches has at least that position as its fence, for the request proves that the fetch began after it. So a purge on the
 //! edge alone holds against a parent that has the old bytes still.
 //!
-//! **Restarts.** A node that starts has nothing stored, so that no fence is needed for what it has; fences begin anew, at 0.
-//! A purge that was given to an edge alone is forgotten with that edge's process, and must be given to the parents too where
-//! it is to outlast it. Positions must not begin with the clock: a fence says what a fetch is known to have come after, and
-//! a node that has just started knows of nothing.
+//! **Restarts.** Where a node has a folder for it, purges are written down ([`log`]) and read again before anything stored
+//! is looked at: what was purged stays purged, on this node and, by the floors of its requests, through its parents. What
+//! it stores on disk has no fence above the last position that is written down, so that all purges after a restart are
+//! above all fences from before it, whatever the wall clock says. Without such a folder a node that starts has nothing
+//! stored and knows of no purge: one that was given to it alone is forgotten with its process. Positions must not begin
+//! with the clock: a fence says what a fetch is known to have come after, and a node that has just started knows only of
+//! what it has read.
 
+pub mod log;
 pub mod tags;
 pub mod target;
 
@@ -193,6 +197,39 @@ impl Positions {
     }
 }
 
+/// What kind of thing a purge covers. The numbers stand in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Url = 1,
+    Prefix = 2,
+    Host = 3,
+    /// A tag, or a group.
+    Tag = 4,
+    All = 5,
+}
+
+/// What a purge covers, as it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Subject {
+    scope: Scope,
+    hash: u64,
+}
+
+impl Subject {
+    fn of(target: &Target) -> Self {
+        let hash = |seed, text: &str| xxh3_64_with_seed(text.as_bytes(), seed);
+        let (scope, hash) = match target {
+            Target::Url(url) => (Scope::Url, hash(URL_SEED, url)),
+            Target::Prefix(prefix) => (Scope::Prefix, hash(PREFIX_SEED, prefix)),
+            Target::Host(host) => (Scope::Host, hash(HOST_SEED, host)),
+            Target::Tag(tag) => (Scope::Tag, tags::tag_hash(tag)),
+            Target::Group { origin, name } => (Scope::Tag, tags::group_hash(origin, name)),
+            Target::All => (Scope::All, 0),
+        };
+        Self { scope, hash }
+    }
+}
+
 /// The last purges of everything that was purged.
 #[derive(Debug)]
 pub struct Fences {
@@ -221,18 +258,33 @@ impl Fences {
 
     /// A purge at this position.
     pub fn apply(&self, target: &Target, kind: Kind, at: Position) {
-        let hash = |seed, text: &str| xxh3_64_with_seed(text.as_bytes(), seed);
-        match target {
-            Target::Url(url) => self.urls.raise(hash(URL_SEED, url), kind, at),
-            Target::Prefix(prefix) => self.prefixes.raise(hash(PREFIX_SEED, prefix), kind, at),
-            Target::Host(host) => self.hosts.raise(hash(HOST_SEED, host), kind, at),
-            Target::Tag(tag) => self.tags.raise(tags::tag_hash(tag), kind, at),
-            Target::Group { origin, name } => {
-                self.tags.raise(tags::group_hash(origin, name), kind, at);
-            }
-            Target::All => self.all.raise(kind, at),
+        self.raise(Subject::of(target), kind, at);
+    }
+
+    fn raise(&self, subject: Subject, kind: Kind, at: Position) {
+        match self.table(subject.scope) {
+            Some(table) => table.raise(subject.hash, kind, at),
+            None => self.all.raise(kind, at),
         }
         self.latest.fetch_max(at.0, Ordering::SeqCst);
+    }
+
+    /// The floor of a bucket, `(of so many, at)`, of a table that was written down; none where no table has such a bucket.
+    fn raise_floor(&self, scope: Scope, (count, at): (usize, usize), floor: Floor) -> Option<()> {
+        let table = self.table(scope).filter(|_| count.is_power_of_two() && at < count)?;
+        table.raise_floor(count, at, floor);
+        self.latest.fetch_max(floor.newest().0, Ordering::SeqCst);
+        Some(())
+    }
+
+    const fn table(&self, scope: Scope) -> Option<&Table> {
+        match scope {
+            Scope::Url => Some(&self.urls),
+            Scope::Prefix => Some(&self.prefixes),
+            Scope::Host => Some(&self.hosts),
+            Scope::Tag => Some(&self.tags),
+            Scope::All => None,
+        }
     }
 
     /// The newest purge of anything.

@@ -4,6 +4,7 @@ mod admission;
 mod buckets;
 mod collapsing;
 mod cors;
+mod durability;
 mod encodings;
 mod ends;
 mod explain;

@@ -76,6 +76,7 @@ async fn serve(global: &Global) -> Result<(), u8> {
         () = second(&mut orders) => tracing::warn!("was told twice to stop: requests are cut off"),
     }
     api.abort();
+    node.settle().await;
     Ok(())
 }
 

@@ -240,7 +240,7 @@ pub(super) async fn answer(
                 "stored": found.objects(),
             })
         }),
-        (false, ["v1", "purge"]) => super::purge::post(node, call),
+        (false, ["v1", "purge"]) => super::purge::post(node, call).await,
         (true, ["v1", "purge", id]) => super::purge::get(node, id),
         (false, ["v1", "drain"]) => {
             node.set_drained(true);

@@ -5,7 +5,8 @@
 //! * [`listen`]: worker threads, listeners, TLS, draining.
 //! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`rules`]: what its route asks of it before the
 //!   cache; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells what would be done, without
-//!   doing it. [`purge`] takes purges, also those that come as requests; `select` puts one language or query for another
+//!   doing it. [`purge`] takes purges, also those that come as requests, and
+//!   [`purge_log`] keeps them over restarts; `select` puts one language or query for another
 //!   that is the same to what is stored; `join` waits for a fetch, `pass` is for what the store has no part in, `tunnel`
 //!   for what becomes another protocol.
 //! * [`fill_task`]: the task that owns a fetch into the store, among those of [`fills`]; [`part`] what is asked for in
@@ -44,6 +45,7 @@ mod pass;
 pub mod pool;
 mod pull;
 pub mod purge;
+pub mod purge_log;
 mod ranged;
 pub mod request_body;
 pub mod respond;

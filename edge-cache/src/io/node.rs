@@ -23,6 +23,7 @@ use super::encoder::Encoder;
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
+use super::purge_log::{self, PurgeLog};
 use super::rules::{self, Material};
 use super::signer::Signer;
 use super::telemetry::{self, SiteCounters, Telemetry};
@@ -39,6 +40,8 @@ use crate::store::Store;
 
 /// Connections to one parent at once.
 const PARENT_CONNECTIONS: usize = 512;
+/// How long an ending node waits for its last purges to be durable.
+const LAST_PURGES: Duration = Duration::from_secs(2);
 
 /// A node: what lives as long as the process.
 pub struct Node {
@@ -51,9 +54,11 @@ pub struct Node {
     /// What is being fetched.
     pub fills: Fills,
     /// The last purge that it knows of.
-    pub positions: Positions,
+    pub positions: Arc<Positions>,
     /// The last ones that it was given. Serving takes no part in it.
     pub ledger: Mutex<Ledger>,
+    /// Where they are kept over restarts; none where there is no folder for it.
+    pub purge_log: Option<PurgeLog>,
     /// What makes encodings of it.
     pub encoder: Encoder,
     /// Metrics.
@@ -225,21 +230,29 @@ impl Node {
     /// A node that serves `plan`. Must be called on a runtime that lasts: the checks run there.
     ///
     /// # Errors
-    /// Files that the plan names and that cannot be used.
+    /// Files and folders that the plan names and that cannot be used.
     pub fn new(source: Source, plan: Plan) -> Result<Arc<Self>, String> {
         let telemetry = Telemetry::default();
         let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
         let layout = Layout::new(plan.edge.segment.0);
         let snapshot = Snapshot::new(plan.clone(), &telemetry, None)?;
         telemetry.reload_ok.set(1.0);
+        let store = Store::new(memory, max_object, layout, first_number());
+        let positions = Arc::new(Positions::default());
+        let mut ledger = Ledger::default();
+        // Before anything that was stored earlier can be looked at.
+        let log = purge_log::folder(&plan)?
+            .map(|folder| purge_log::open(&folder, store.fences(), &mut ledger, &positions));
+        let (purge_log, purge_writer) = log.transpose()?.unzip();
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
             started: plan,
-            store: Store::new(memory, max_object, layout, first_number()),
+            store,
             encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
-            positions: Positions::default(),
-            ledger: Mutex::default(),
+            positions,
+            ledger: Mutex::new(ledger),
+            purge_log,
             no_site: telemetry.site(""),
             telemetry,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -247,6 +260,9 @@ impl Node {
             stopping: watch::Sender::new(false),
             source,
         });
+        if let Some(writer) = purge_writer {
+            writer.start(Arc::downgrade(&node))?;
+        }
         tokio::spawn(sample(Arc::downgrade(&node)));
         Ok(node)
     }
@@ -304,6 +320,16 @@ impl Node {
     /// The node is about to end.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
+    }
+
+    /// Makes durable what nobody has waited for, at the end.
+    pub async fn settle(&self) {
+        let Some(log) = &self.purge_log else { return };
+        match tokio::time::timeout(LAST_PURGES, log.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "not all purges are written down"),
+            Err(_) => tracing::error!("not all purges are written down: the disk takes too long"),
+        }
     }
 
     /// Becomes true when the node is about to end.

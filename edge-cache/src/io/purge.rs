@@ -117,19 +117,43 @@ fn rules(snapshot: &Snapshot, host: &str, path: &str) -> Option<KeyRules> {
     Some(policy.map(|policy| policy.key.clone()).unwrap_or_default())
 }
 
-/// Puts a purge in force. One that is given again with the same position is in force already.
-pub(super) fn purge(
+/// Puts a purge in force, and waits until it is durable where purges are kept over restarts. One that is given again with the
+/// same position is in force already.
+///
+/// # Errors
+/// Why it is not durable: it is in force, but must not be acknowledged.
+pub(super) async fn purge(
     node: &Node,
     targets: &[Target],
     kind: Kind,
     wanted: Option<Position>,
-) -> Record {
+) -> Result<Record, String> {
     let started = clock::instant();
+    let (record, is_new) = order(node, targets, kind, wanted);
+    if let Some(log) = &node.purge_log
+        && let Err(why) = log.settle(record.entry).await
+    {
+        node.telemetry.purges_not_kept.inc();
+        return Err(format!(
+            "the purge is in force, but would not outlast a restart: it cannot be written down: {why}; give it again \
+             when that is mended"
+        ));
+    }
+    if is_new {
+        node.telemetry.purge_seconds.observe(started.elapsed());
+        let (id, seq) = (&*record.id, record.position.0);
+        tracing::info!(id, seq, targets = targets.len(), ?kind, "purged");
+    }
+    Ok(record)
+}
+
+/// Puts it in force. False: it was.
+fn order(node: &Node, targets: &[Target], kind: Kind, wanted: Option<Position>) -> (Record, bool) {
     let time = clock::now();
     let mut ledger = node.ledger.lock().unwrap_or_else(PoisonError::into_inner);
     let known = wanted.and_then(|wanted| ledger.find(&Ledger::id(wanted, kind, targets)));
     if let Some(record) = known {
-        return record.clone();
+        return (record.clone(), false);
     }
     let position = match wanted {
         Some(wanted) => node.positions.claim(wanted, time),
@@ -137,12 +161,12 @@ pub(super) fn purge(
     };
     put_in_force(node, targets, kind, position, if kind == Kind::Soft { "soft" } else { "hard" });
     let id = Ledger::id(wanted.unwrap_or(position), kind, targets);
-    let record = Record { id, position, kind, targets: targets.len(), time };
+    let mut record = Record { id, position, kind, targets: targets.len(), time, entry: 0 };
+    if let Some(log) = &node.purge_log {
+        record.entry = log.add(targets, kind, position, Some(&record));
+    }
     ledger.note(record.clone());
-    drop(ledger);
-    node.telemetry.purge_seconds.observe(started.elapsed());
-    tracing::info!(id = &*record.id, seq = position.0, targets = targets.len(), ?kind, "purged");
-    record
+    (record, true)
 }
 
 /// What an unsafe method has made invalid (RFC 9111 §4.4) is purged at the next position.
@@ -150,6 +174,9 @@ pub(super) fn invalidate(node: &Node, targets: &[Target]) {
     if !targets.is_empty() {
         let position = node.positions.next(clock::now());
         put_in_force(node, targets, Kind::Hard, position, "invalidated");
+        if let Some(log) = &node.purge_log {
+            log.add(targets, Kind::Hard, position, None);
+        }
     }
 }
 
@@ -161,7 +188,7 @@ fn put_in_force(node: &Node, targets: &[Target], kind: Kind, position: Position,
 }
 
 /// `POST /v1/purge`.
-pub(super) fn post(node: &Node, call: &Call) -> Answer {
+pub(super) async fn post(node: &Node, call: &Call) -> Answer {
     let bad = |detail: &str| Answer::problem(StatusCode::BAD_REQUEST, detail);
     let order: Order = match serde_json::from_slice(&call.body) {
         Ok(order) => order,
@@ -178,22 +205,32 @@ pub(super) fn post(node: &Node, call: &Call) -> Answer {
             "{position} is no position: give the `seq` that another node has answered, or none"
         ));
     }
-    match targets(&node.snapshot.load(), &order) {
-        Ok(targets) => {
-            let kind = if order.soft { Kind::Soft } else { Kind::Hard };
-            Answer::json(&Done::new(node, &purge(node, &targets, kind, wanted)))
-        }
-        Err(why) => bad(&why),
+    let targets = match targets(&node.snapshot.load(), &order) {
+        Ok(targets) => targets,
+        Err(why) => return bad(&why),
+    };
+    let kind = if order.soft { Kind::Soft } else { Kind::Hard };
+    match purge(node, &targets, kind, wanted).await {
+        Ok(record) => Answer::json(&Done::new(node, &record)),
+        Err(why) => Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &why),
     }
 }
 
 /// `GET /v1/purge/{id}`.
 pub(super) fn get(node: &Node, id: &str) -> Answer {
     let ledger = node.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-    match ledger.find(id) {
-        Some(record) => Answer::json(&Done::new(node, record)),
-        None => Answer::problem(
-            StatusCode::NOT_FOUND,
+    let none = |detail: &str| Answer::problem(StatusCode::NOT_FOUND, detail);
+    let is_kept =
+        |record: &Record| node.purge_log.as_ref().is_none_or(|log| log.is_durable(record.entry));
+    match (ledger.find(id), &node.purge_log) {
+        (Some(record), _) if is_kept(record) => Answer::json(&Done::new(node, record)),
+        (Some(_), _) => {
+            none("this purge is in force, but is not written down to outlast a restart")
+        }
+        (None, Some(_)) => {
+            none("this node has been given no such purge, or a thousand others after it")
+        }
+        (None, None) => none(
             "this node has been given no such purge since it was started, or a thousand others after it",
         ),
     }
@@ -201,7 +238,11 @@ pub(super) fn get(node: &Node, id: &str) -> Answer {
 
 impl Context<'_> {
     /// Answers a `PURGE` request.
-    pub(super) fn purge(&self, mut exchange: Box<Exchange>, http1: bool) -> Response<ResponseBody> {
+    pub(super) async fn purge(
+        &self,
+        mut exchange: Box<Exchange>,
+        http1: bool,
+    ) -> Response<ResponseBody> {
         let node = self.node();
         let plan = &self.snapshot.plan;
         let peer = self.connection.peer.ip.to_canonical();
@@ -224,12 +265,17 @@ impl Context<'_> {
             return respond::error(exchange, &node.name, Reason::Internal, None, None);
         };
         let kind = if is_soft(&self.request.headers) { Kind::Soft } else { Kind::Hard };
-        let done = Done::new(node, &purge(node, &targets, kind, None));
+        let answer = match purge(node, &targets, kind, None).await {
+            Ok(record) => Answer::json(&Done::new(node, &record)),
+            Err(why) => {
+                exchange.reason = Reason::Internal;
+                Answer::problem(StatusCode::INTERNAL_SERVER_ERROR, &why)
+            }
+        };
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let body = serde_json::to_vec(&done).unwrap_or_default();
-        let response = respond::response(StatusCode::OK, headers, ResponseBody::once(body.into()));
+        let response = respond::response(answer.status, headers, ResponseBody::once(answer.body));
         respond::finish(exchange, &node.name, response, &Marks::default())
     }
 }

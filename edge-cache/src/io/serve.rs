@@ -116,7 +116,7 @@ pub async fn handle(
             let client = client.filter(|_| admitted.upgrade);
             match route(&connection, &snapshot, &parts, admitted, early, exchange) {
                 Ok((context, exchange)) if parts.method.as_str() == PURGE => {
-                    context.purge(exchange, http1)
+                    context.purge(exchange, http1).await
                 }
                 Ok((mut context, exchange)) => {
                     let replaced = context.in_one_language();

@@ -89,7 +89,12 @@ pub const PURGES: Family = Family {
 };
 const PURGE_SECONDS: Family = Family {
     name: "edge_cache_purge_seconds",
-    help: "From a purge's arrival until it was in force on this node.",
+    help: "From a purge's arrival until it was in force on this node, and durable where purges are kept over restarts.",
+    labels: &[],
+};
+const PURGES_NOT_KEPT: Family = Family {
+    name: "edge_cache_purges_not_kept_total",
+    help: "Purges that were in force and not acknowledged, because they could not be written down to outlast a restart.",
     labels: &[],
 };
 const COLLAPSED: Family = Family {
@@ -133,6 +138,8 @@ pub struct Telemetry {
     pub collapsed: Counter,
     /// How long purges took.
     pub purge_seconds: Histogram,
+    /// Purges that could not be made durable.
+    pub purges_not_kept: Counter,
     /// Connections beyond the limit.
     pub refused: Counter,
     /// Lines that were dropped.
@@ -167,6 +174,7 @@ impl Default for Telemetry {
             bytes_in: registry.counter(&BYTES, &["in"]),
             collapsed: registry.counter(&COLLAPSED, &[]),
             purge_seconds: registry.histogram(&PURGE_SECONDS, &[]),
+            purges_not_kept: registry.counter(&PURGES_NOT_KEPT, &[]),
             refused: registry.counter(&REFUSED, &[]),
             log_dropped: registry.counter(&LOG_DROPPED, &[]),
             reload_ok: registry.gauge(&RELOAD, &[]),

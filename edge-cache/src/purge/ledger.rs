@@ -24,10 +24,12 @@ pub struct Record {
     pub targets: usize,
     /// When it came.
     pub time: UnixMillis,
+    /// Its number among what was handed to the log; 0: it was read from there, or there is none.
+    pub entry: u64,
 }
 
 /// The last purges, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
     records: VecDeque<Record>,
 }
@@ -42,6 +44,11 @@ impl Ledger {
     /// The purge with this id, if it is one of the last.
     pub fn find(&self, id: &str) -> Option<&Record> {
         self.records.iter().rev().find(|record| &*record.id == id)
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
     }
 
     /// Remembers one.
@@ -63,8 +70,8 @@ mod tests {
         let target = |n: usize| [Target::Tag(n.to_string().into())];
         for n in 0..REMEMBERED + 10 {
             let id = Ledger::id(Position(7), Kind::Hard, &target(n));
-            let time = UnixMillis(0);
-            ledger.note(Record { id, position: Position(7), kind: Kind::Hard, targets: 1, time });
+            let (position, time) = (Position(7), UnixMillis(0));
+            ledger.note(Record { id, position, kind: Kind::Hard, targets: 1, time, entry: 0 });
         }
         assert_eq!(ledger.records.len(), REMEMBERED);
         assert!(ledger.find(&Ledger::id(Position(7), Kind::Hard, &target(9))).is_none());

@@ -108,6 +108,39 @@ impl Table {
         self.newest.raise(kind, at);
     }
 
+    /// All that it knows: each hash, and each bucket with a floor, as [`raise`](Self::raise) and
+    /// [`raise_floor`](Self::raise_floor) take them.
+    pub(super) fn each(
+        &self,
+        mut hash: impl FnMut(u64, Floor),
+        mut floor: impl FnMut(usize, usize, Floor),
+    ) {
+        for (index, bucket) in self.buckets.get().into_iter().flatten().enumerate() {
+            let _writer = bucket.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            for slot in &bucket.slots {
+                match slot.hash.load(Ordering::Acquire) {
+                    0 => {}
+                    own => hash(own, slot.marks.get()),
+                }
+            }
+            let own = bucket.floor.get();
+            if own != Floor::default() {
+                floor(self.count, index, own);
+            }
+        }
+    }
+
+    /// The floor of a bucket of a table that had `count` of them: it holds for all that would lie there.
+    pub(super) fn raise_floor(&self, count: usize, index: usize, floor: Floor) {
+        let fresh = || (0..self.count).map(|_| Bucket::default()).collect();
+        let buckets = self.buckets.get_or_init(fresh);
+        let first = index & (self.count - 1);
+        for bucket in buckets.iter().skip(first).step_by(count.max(1)) {
+            bucket.floor.raise_to(floor);
+        }
+        self.newest.raise_to(floor);
+    }
+
     fn bucket<'a>(&self, buckets: &'a [Bucket], hash: u64) -> Option<&'a Bucket> {
         // The upper bits; equal lower ones are told apart in the bucket.
         buckets.get((hash >> 32) as usize & (self.count - 1))
@@ -214,6 +247,33 @@ mod tests {
                     prop_assert!(got.hard <= table.newest().hard && got.soft <= table.newest().soft);
                 }
             }
+        }
+
+        /// What is read from one table into another, smaller or larger, is purged there, too; into one of the same size,
+        /// nothing else is.
+        #[test]
+        fn a_table_survives_being_written_down(
+            purges in proptest::collection::vec((any::<u64>(), kinds(), 1u64..1000), 1..300),
+            (before, after) in (1usize..400, 1usize..400),
+        ) {
+            let (one, other) = (Table::new(before), Table::new(after));
+            for (hash, kind, at) in &purges {
+                one.raise(*hash, *kind, Position(*at));
+            }
+            one.each(
+                |hash, floor| {
+                    other.raise(hash, Kind::Hard, floor.hard);
+                    other.raise(hash, Kind::Soft, floor.soft);
+                },
+                |count, index, floor| other.raise_floor(count, index, floor),
+            );
+            let probes = (0..1000).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            for hash in purges.iter().map(|(hash, ..)| *hash).chain(probes) {
+                let (was, is) = (one.get(hash), other.get(hash));
+                prop_assert!(is.hard >= was.hard && is.soft >= was.soft);
+                prop_assert!(one.count != other.count || is == was);
+            }
+            prop_assert_eq!(one.newest(), other.newest());
         }
 
         /// With room for all, the order of purges makes no difference, nor how often they come.

@@ -39,7 +39,7 @@ async fn every_documented_path_is_answered_and_every_answered_path_is_documented
         }
     });
     let tag = Target::Tag("a".into());
-    let known = purge(&node.node, &[tag], Kind::Hard, None).id.to_string();
+    let known = purge(&node.node, &[tag], Kind::Hard, None).await.unwrap().id.to_string();
     let call = async |method: &str, path: &str, query: &[(&str, &str)]| {
         let call = Call {
             method: if method == "get" { Method::GET } else { Method::POST },

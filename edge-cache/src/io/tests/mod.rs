@@ -4,6 +4,7 @@ mod admin;
 mod cache;
 mod clients;
 mod purge;
+mod purge_log;
 mod secure;
 mod segments;
 mod upstreams;

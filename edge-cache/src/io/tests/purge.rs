@@ -35,8 +35,8 @@ fn closed() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(0))
 }
 
-fn hard(node: &TestNode, target: Target) -> Position {
-    purge(&node.node, &[target], Kind::Hard, None).position
+async fn hard(node: &TestNode, target: Target) -> Position {
+    purge(&node.node, &[target], Kind::Hard, None).await.unwrap().position
 }
 
 fn url(path: &str) -> Target {
@@ -77,10 +77,10 @@ async fn each_kind_of_purge_takes_what_it_names() {
             Target::Host("other.test".into()),
             Target::Tag("green".into()),
         ] {
-            hard(&node, other);
+            hard(&node, other).await;
         }
         assert_eq!(detail(&get(node.http, "/a/b").await), "fresh");
-        hard(&node, target.clone());
+        hard(&node, target.clone()).await;
         version += 1;
         let purged = get(node.http, "/a/b").await;
         assert_eq!(text(&purged), format!("v{version}"), "{target:?}");
@@ -106,7 +106,7 @@ async fn a_soft_purge_is_revalidated() {
     .await;
     let node = simple(&origin);
     text(&get(node.http, "/a").await);
-    purge(&node.node, &[Target::All], Kind::Soft, None);
+    purge(&node.node, &[Target::All], Kind::Soft, None).await.unwrap();
     let revalidated = get(node.http, "/a").await;
     assert_eq!((text(&revalidated), &*detail(&revalidated)), ("0123456789", "revalidated"));
     assert_eq!(origin.count(), 2);
@@ -125,7 +125,7 @@ async fn pitfall_52_a_fill_in_flight_is_behind_a_purge() {
         async move { get(http, "/slow").await }
     });
     node.until("the fetch to begin", |_| origin.count() == 1).await;
-    hard(&node, url("/slow"));
+    hard(&node, url("/slow")).await;
     let second = tokio::spawn({
         let http = node.http;
         async move { get(http, "/slow").await }
@@ -154,7 +154,7 @@ async fn pitfall_52_a_fill_in_flight_turns_out_to_have_a_purged_tag() {
     };
     let first = ask();
     node.until("the fetch to begin", |_| origin.count() == 1).await;
-    hard(&node, Target::Tag("t".into()));
+    hard(&node, Target::Tag("t".into())).await;
     let second = ask();
     node.until("a second reader", |node| node.fills.readers() == 2).await;
     gate.add_permits(1);
@@ -188,7 +188,7 @@ async fn pitfall_52_a_revalidation_in_flight_is_behind_a_purge() {
         async move { get(http, "/a").await }
     });
     node.until("the revalidation to begin", |_| origin.count() == 2).await;
-    hard(&node, Target::All);
+    hard(&node, Target::All).await;
     gate.add_permits(1);
     // Asked again, for the whole.
     assert_eq!(text(&revalidating.await.unwrap()), "v2");
@@ -213,7 +213,7 @@ async fn a_url_is_all_its_keyed_headers() {
         (of("phone").await, of("desk").await, of("phone").await),
         ("v0".into(), "v1".into(), "v0".into())
     );
-    hard(&node, url("/a"));
+    hard(&node, url("/a")).await;
     assert_eq!((of("phone").await, of("desk").await), ("v2".into(), "v3".into()));
     // RFC 9111 §4.4, too.
     assert_eq!(
@@ -334,7 +334,8 @@ async fn a_parent_answers_with_nothing_older_than_the_edge_needs() {
     let mistaken = as_child("Meridian-Fence: 18446744073709551615/0\r\n").await;
     assert_eq!(text(&mistaken), "v1");
     // Its own purges come later than what it has heard of.
-    let position = purge(&node.node, &[Target::All], Kind::Hard, Some(Position(500))).position;
+    let position =
+        purge(&node.node, &[Target::All], Kind::Hard, Some(Position(500))).await.unwrap().position;
     assert!(position > Position(1000));
     assert_eq!(text(&as_child("").await), "v2");
     // A 304 tells fence and tags, too.
@@ -346,13 +347,15 @@ async fn the_same_purge_twice_is_one() {
     let origin = versions("", &closed()).await;
     let node = simple(&origin);
     let given = Some(Position(7_000));
-    let first = purge(&node.node, &[url("/a")], Kind::Hard, given);
+    let first = purge(&node.node, &[url("/a")], Kind::Hard, given).await.unwrap();
     assert_eq!(first.position, Position(7_000));
     assert_eq!(text(&get(node.http, "/a").await), "v0");
-    assert_eq!(purge(&node.node, &[url("/a")], Kind::Hard, given), first);
+    assert_eq!(purge(&node.node, &[url("/a")], Kind::Hard, given).await.unwrap(), first);
     assert_eq!(text(&get(node.http, "/a").await), "v0");
     // Another one at the same position is another one.
-    assert!(purge(&node.node, &[url("/a")], Kind::Soft, given).position > first.position);
+    assert!(
+        purge(&node.node, &[url("/a")], Kind::Soft, given).await.unwrap().position > first.position
+    );
 }
 
 /// What a purge costs, and what it makes of a lookup: printed, for the numbers depend on the machine. What is asserted is
