@@ -16,6 +16,7 @@
 //!   [`ask`] is one such request, [`upstream_body`] the content that comes; [`fenced`] asks on where a purge has made an
 //!   answer too old, `fill_head` tells those who wait, `head_update` is what HEAD tells of what is stored.
 //! * [`encoder`]: encodings of stored objects, made beside all this.
+//! * [`disk`]: the disks of the node.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
 //! * [`trace`]: access logs, read.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
@@ -24,6 +25,7 @@ pub mod admin;
 pub mod ask;
 pub mod body;
 pub mod connect;
+pub mod disk;
 pub mod encoder;
 pub mod explain;
 pub mod fenced;

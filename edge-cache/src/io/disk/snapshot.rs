@@ -1,0 +1,115 @@
+//! The index's copy, written when a disk is closed and read when it is opened.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::engine::Engine;
+use crate::store::disk::index::{Entry, Table};
+use crate::store::disk::snapshot::{Directory, ENTRY, decode_shard, directory_bytes, encode_shard};
+
+/// What is written at once.
+const CHUNK: usize = 4 << 20;
+const THREADS: usize = 4;
+
+const fn data_start(engine: &Engine) -> u64 {
+    let directory = directory_bytes(engine.geometry.segments as usize, engine.index.shards());
+    engine.geometry.snapshot_start() + (directory as u64).next_multiple_of(4096)
+}
+
+/// Writes it; when it returns it is on the disk.
+pub(super) fn write(engine: &Engine) -> io::Result<()> {
+    let start = data_start(engine);
+    if start + (engine.index.len() * ENTRY) as u64 > engine.geometry.size {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let segments = 0..engine.geometry.segments;
+    let segments = segments
+        .map(|segment| (engine.usage.sequence(segment), engine.usage.live(segment)))
+        .collect();
+    let (uuid, run) = (engine.uuid, engine.run);
+    let mut directory = Directory { uuid, run, segments, shards: Vec::new() };
+    let (mut bytes, mut offset) = (Vec::with_capacity(CHUNK), start);
+    for shard in engine.index.each() {
+        directory.shards.push(encode_shard(&shard, &mut bytes));
+        drop(shard);
+        if bytes.len() >= CHUNK {
+            engine.device.write(&bytes, offset)?;
+            offset += bytes.len() as u64;
+            bytes.clear();
+        }
+    }
+    engine.device.write(&bytes, offset)?;
+    let directory = directory.encode(engine.salt);
+    engine.device.write(&directory, engine.geometry.snapshot_start())?;
+    engine.counters.written_footers.add(offset + bytes.len() as u64 - start);
+    engine.device.sync()
+}
+
+/// Takes it as the index, if it is whole and of the run before this one.
+pub(super) fn load(engine: &Engine) -> Option<()> {
+    let (geometry, salt) = (&engine.geometry, engine.salt);
+    let mut bytes = vec![0; 48];
+    engine.device.read(&mut bytes, geometry.snapshot_start()).ok()?;
+    let length = Directory::announced(&bytes, geometry)?;
+    bytes.resize(length, 0);
+    engine.device.read(&mut bytes, geometry.snapshot_start()).ok()?;
+    let directory = Directory::decode(&bytes, geometry, salt)?;
+    let fits = directory.uuid == engine.uuid
+        && directory.run == engine.clean_run
+        && directory.shards.len() == engine.index.shards();
+    if !fits {
+        return None;
+    }
+    let mut offset = data_start(engine);
+    let mut starts = Vec::with_capacity(directory.shards.len());
+    for (count, sum) in &directory.shards {
+        starts.push((offset, *count as usize * ENTRY, *sum));
+        offset += u64::from(*count) * ENTRY as u64;
+    }
+    if offset > geometry.size {
+        return None;
+    }
+    let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut bytes = Vec::new();
+        loop {
+            let shard = next.fetch_add(1, Ordering::Relaxed);
+            let Some((offset, length, sum)) = starts.get(shard).copied() else { return };
+            match read_shard(engine, shard, &mut bytes, offset, length, sum) {
+                Some(table) => *engine.index.shard(shard as u64) = table,
+                None => broken.store(true, Ordering::Relaxed),
+            }
+            if broken.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if broken.into_inner() {
+        engine.index.clear();
+        return None;
+    }
+    for (segment, (sequence, live)) in (0..).zip(directory.segments) {
+        engine.usage.restore(segment, sequence, live);
+    }
+    Some(())
+}
+
+fn read_shard(
+    engine: &Engine,
+    shard: usize,
+    bytes: &mut Vec<u8>,
+    offset: u64,
+    length: usize,
+    sum: u32,
+) -> Option<Table<(u64, Entry)>> {
+    bytes.resize(length, 0);
+    engine.device.read(bytes, offset).ok()?;
+    decode_shard(bytes, sum, &engine.geometry, |hash| engine.index.shard_of(hash) == shard)
+}

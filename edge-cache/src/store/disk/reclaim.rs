@@ -1,0 +1,118 @@
+//! Which segment is used again, and what becomes of each record in it: what was asked for since it was written moves on, at
+//! most half a segment of it, the most asked for first; the rest is lost.
+
+use super::format::Role;
+use super::index::{self, Index, Location};
+use super::log::{Entry, Log, REPLACES, Usage};
+use super::update_hash;
+
+/// Why a segment is reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is the oldest.
+    Oldest,
+    /// Less than a fifth of it is of use: all of that moves on.
+    Sparse,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is of no use any more.
+    Nothing,
+    /// It is written again.
+    Move,
+    /// It is lost.
+    Evict {
+        /// And a tombstone is written in its stead: an older record of the place may lie elsewhere.
+        bury: bool,
+    },
+}
+
+/// Which segment is next, if any is sealed.
+pub fn choose(log: &Log) -> Option<(u32, Why)> {
+    let units = log.geometry().units();
+    let sparse = log
+        .sealed()
+        .map(|(segment, _)| (log.usage().live(segment), segment))
+        .min()
+        .filter(|(live, _)| u64::from(*live) * 5 < u64::from(units));
+    if let Some((_, segment)) = sparse {
+        return Some((segment, Why::Sparse));
+    }
+    let oldest = log.sealed().min_by_key(|(_, sequence)| *sequence)?;
+    Some((oldest.0, Why::Oldest))
+}
+
+/// For each record of a segment whether there is room for it to move, in their order.
+pub fn plan(entries: &[Entry], segment: u32, why: Why, index: &Index, units: u32) -> Vec<bool> {
+    let hits = |entry: &Entry| {
+        let found = (entry.role == Role::Content).then(|| index.get(entry.hash)).flatten();
+        found.filter(|found| found.location() == entry.at(segment)).map(index::Entry::hits)
+    };
+    let hits: Vec<Option<u8>> = entries.iter().map(hits).collect();
+    let mut keep = vec![false; entries.len()];
+    let mut room = match why {
+        Why::Oldest => u64::from(units / 2),
+        Why::Sparse => u64::from(units),
+    };
+    let least = if why == Why::Sparse { 0 } else { 1 };
+    for wanted in (least..=3).rev() {
+        for ((entry, hits), keep) in entries.iter().zip(&hits).zip(&mut keep) {
+            if *hits == Some(wanted) && u64::from(entry.units) <= room {
+                room -= u64::from(entry.units);
+                *keep = true;
+            }
+        }
+    }
+    keep
+}
+
+/// What becomes of one of them, as things are now. `oldest`: the oldest use of another segment.
+pub fn fate(entry: &Entry, at: Location, keep: bool, index: &Index, oldest: u64) -> Fate {
+    let is_current =
+        || index.get(entry.hash).is_some_and(|found: index::Entry| found.location() == at);
+    // Whether what it stands above can still be found on another segment.
+    let is_needed = oldest <= entry.epoch;
+    match entry.role {
+        Role::Tombstone if is_needed => Fate::Move,
+        Role::Tombstone => Fate::Nothing,
+        Role::Update if is_current() => match index.get(update_hash(entry.hash)) {
+            // Small, and without it its content could not be used.
+            Some(content) if content.is_updated() => Fate::Move,
+            _ => Fate::Evict { bury: false },
+        },
+        Role::Content if is_current() => match keep {
+            true => Fate::Move,
+            false => Fate::Evict { bury: entry.flags & REPLACES != 0 && is_needed },
+        },
+        Role::Update | Role::Content => Fate::Nothing,
+    }
+}
+
+/// Takes a record that lies there out of the index, with the later meta beside it. `false`: it does not lie there.
+pub fn evict(hash: u64, at: Location, index: &Index, usage: &Usage) -> bool {
+    let Some(entry) = index.remove_at(hash, at) else { return false };
+    usage.subtract(at);
+    if entry.is_updated() {
+        forget_update(hash, index, usage);
+    }
+    true
+}
+
+/// Takes out whatever lies at a place, with the later meta beside it.
+pub fn remove(hash: u64, index: &Index, usage: &Usage) -> Option<index::Entry> {
+    let entry = index.remove(hash)?;
+    usage.subtract(entry.location());
+    if entry.is_updated() {
+        forget_update(hash, index, usage);
+    }
+    Some(entry)
+}
+
+/// Takes out the later meta of a place.
+pub fn forget_update(hash: u64, index: &Index, usage: &Usage) {
+    if let Some(update) = index.remove(update_hash(hash)) {
+        usage.subtract(update.location());
+    }
+}
