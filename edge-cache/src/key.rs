@@ -172,7 +172,7 @@ impl CacheKey {
 
     /// The URL in it, without the headers and cookies: what a purge of a URL names.
     pub fn url(&self) -> &str {
-        self.text.split(' ').next().unwrap_or_default()
+        url_of(&self.text)
     }
 
     /// The query in it.
@@ -196,6 +196,11 @@ impl CacheKey {
         let (url, fields) = self.text.split_once(' ').unwrap_or((&self.text, ""));
         (url.split('?').next().unwrap_or_default(), fields)
     }
+}
+
+/// [`CacheKey::url`] of the key with this text.
+pub fn url_of(text: &str) -> &str {
+    text.split(' ').next().unwrap_or_default()
 }
 
 /// Printable ASCII but space and `%` as it is, the rest as `%XX`.

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use shared::time::UnixMillis;
 
 use crate::semantics::cache_control::{CacheControl, MaxStale};
-pub use crate::semantics::head::StoredHead;
+pub use crate::semantics::head::{Life, StoredHead};
 pub use crate::semantics::invalidation::invalidates;
 use crate::semantics::{Policy, Profile, Reason};
 
@@ -29,7 +29,7 @@ pub struct RequestView<'a> {
 
 /// What is stored for the request.
 #[derive(Clone, Copy, Debug)]
-pub enum Stored<'a> {
+pub enum Stored {
     /// Nothing for this key.
     Nothing,
     /// It was purged.
@@ -40,8 +40,8 @@ pub enum Stored<'a> {
     KnownUncacheable,
     /// This, purged softly when `soft_purged`.
     Head {
-        /// The head.
-        head: &'a StoredHead,
+        /// Its age and lifetime.
+        life: Life,
         /// It must be revalidated before it is used, and may be used while that goes on only if the purge was soft.
         soft_purged: bool,
     },
@@ -149,7 +149,7 @@ pub fn names_option(headers: &HeaderMap, option: &[u8]) -> bool {
 /// Decides. `policy` is `None` on a route that does not cache.
 pub fn decide(
     request: &RequestView<'_>,
-    stored: Stored<'_>,
+    stored: Stored,
     policy: Option<&Policy>,
     now: UnixMillis,
 ) -> Decision {
@@ -170,10 +170,12 @@ pub fn decide(
         Stored::OtherVariants => miss(Reason::VaryMiss),
         Stored::KnownUncacheable if asked.only_if_cached => miss(Reason::KnownUncacheable),
         Stored::KnownUncacheable => Decision::Pass { reason: Reason::KnownUncacheable },
-        Stored::Head { head, soft_purged } => match decide_stored(&asked, head, soft_purged, now) {
-            Decision::Revalidate { .. } if asked.only_if_cached => miss(Reason::OnlyIfCached),
-            decision => decision,
-        },
+        Stored::Head { life, soft_purged } => {
+            match decide_stored(&asked, &life, soft_purged, now) {
+                Decision::Revalidate { .. } if asked.only_if_cached => miss(Reason::OnlyIfCached),
+                decision => decision,
+            }
+        }
     }
 }
 
@@ -196,13 +198,13 @@ fn asked(request: &RequestView<'_>, policy: Option<&Policy>) -> CacheControl {
 
 fn decide_stored(
     asked: &CacheControl,
-    head: &StoredHead,
+    life: &Life,
     soft_purged: bool,
     now: UnixMillis,
 ) -> Decision {
-    let lifetimes = &head.lifetimes;
-    let remaining = head.remaining_millis(now);
-    let age = head.current_age(now);
+    let lifetimes = &life.lifetimes;
+    let remaining = life.remaining_millis(now);
+    let age = life.current_age(now);
     let ttl = remaining.div_euclid(1000);
     // Time since it went stale; a soft purge made it stale at some time before now.
     let over = Duration::from_millis(remaining.saturating_neg().max(0).unsigned_abs());
@@ -340,7 +342,7 @@ mod tests {
         let head = stored(cache_control, policy);
         let request = headers(request);
         let view = RequestView { method: &Method::GET, headers: &request, has_content: false };
-        let stored = Stored::Head { head: &head, soft_purged: false };
+        let stored = Stored::Head { life: head.life(), soft_purged: false };
         told(decide(&view, stored, Some(policy), UnixMillis(NOW.0 + seconds * 1000)))
     }
 
@@ -452,7 +454,7 @@ mod tests {
             ("max-age=60, stale-while-revalidate=5", "stale 1 59 true soft-purged"),
         ] {
             let head = stored(cache_control, &safe);
-            let stored = Stored::Head { head: &head, soft_purged: true };
+            let stored = Stored::Head { life: head.life(), soft_purged: true };
             assert_eq!(
                 told(decide(&view, stored, Some(&safe), UnixMillis(NOW.0 + 1000))),
                 expected
@@ -534,7 +536,7 @@ mod tests {
             let fields = headers(&[("cache-control", &asked)]);
             let view = RequestView { method: &Method::GET, headers: &fields, has_content: false };
             let now = UnixMillis(NOW.0 + seconds * 1000);
-            let decision = decide(&view, Stored::Head { head: &head, soft_purged }, Some(&rfc), now);
+            let decision = decide(&view, Stored::Head { life: head.life(), soft_purged }, Some(&rfc), now);
             match decision {
                 Decision::Hit { ttl, age, .. } => {
                     prop_assert!(head.remaining_millis(now) > 0 && ttl >= 0);

@@ -40,7 +40,7 @@ use crate::key::{CacheKey, host_of};
 use table::{Marks, Table};
 
 pub use ledger::{Ledger, Record};
-pub use tags::Tags;
+pub use tags::{TagList, Tags};
 pub use target::Target;
 
 /// Between nodes of one CDN. In a request to a parent: the [`Floor`] of its answer. In the answer: its fence.
@@ -294,11 +294,15 @@ impl Fences {
 
     /// The last purges of a key by its URL, a prefix of it, its host, or of everything.
     pub fn of_key(&self, key: &CacheKey) -> Floor {
+        self.of_url(key.url())
+    }
+
+    /// The same for the URL of a key ([`CacheKey::url`]).
+    pub fn of_url(&self, url: &str) -> Floor {
         if self.latest() == Position::default() {
             return Floor::default();
         }
         let mut floor = self.all.get();
-        let url = key.url();
         let hash = |seed, text: &str| xxh3_64_with_seed(text.as_bytes(), seed);
         if self.urls.is_used() {
             floor = floor.max(self.urls.get(hash(URL_SEED, url)));
@@ -321,24 +325,30 @@ impl Fences {
     }
 
     /// The last purges of any of these tags.
-    pub fn of_tags(&self, tags: &Tags) -> Floor {
+    pub fn of_tags<'a>(&self, tags: impl Into<TagList<'a>>) -> Floor {
+        let tags = tags.into();
         if tags.is_empty() || !self.tags.is_used() {
             return Floor::default();
         }
         if tags.has_all() {
             return self.tags.newest();
         }
-        let of = |floor: Floor, hash: &u64| floor.max(self.tags.get(*hash));
-        tags.hashes().iter().fold(Floor::default(), of)
+        tags.hashes().fold(Floor::default(), |floor, hash| floor.max(self.tags.get(hash)))
     }
 
     /// What the purges say of an object with this fence, and who asks for one that is not below `needed`. For an object
     /// that has come after all of them that is one comparison.
-    pub fn judge(&self, key: &CacheKey, tags: &Tags, fence: Position, needed: Floor) -> Verdict {
+    pub fn judge<'a>(
+        &self,
+        url: &str,
+        tags: impl Into<TagList<'a>>,
+        fence: Position,
+        needed: Floor,
+    ) -> Verdict {
         if fence >= self.latest() {
             return needed.judge(fence);
         }
-        needed.max(self.of_key(key)).max(self.of_tags(tags)).judge(fence)
+        needed.max(self.of_url(url)).max(self.of_tags(tags)).judge(fence)
     }
 }
 

@@ -247,7 +247,7 @@ impl Cache for Functions {
             None => self.shelf.clone(),
         };
         let stored = match &selected {
-            Some(object) => Stored::Head { head: &object.head, soft_purged: false },
+            Some(object) => Stored::Head { life: object.head.life(), soft_purged: false },
             None if !self.shelf.is_empty() => Stored::OtherVariants,
             None if self.uncacheable => Stored::KnownUncacheable,
             None => Stored::Nothing,

@@ -15,11 +15,11 @@ use http::{HeaderMap, Method};
 use super::node::Node;
 use super::telemetry::COMPRESSIONS;
 use crate::encode::encode;
-use crate::semantics::Policy;
 use crate::semantics::compress::{
     Accepted, Coding, MAX_LENGTH, MIN_LENGTH, encoded, may_be_encoded, named,
 };
 use crate::semantics::conditional::{Verdict, evaluate};
+use crate::semantics::{Policy, StoredHead};
 use crate::store::{Content, Object};
 
 /// Objects that wait to be encoded at most; more are encoded when they are asked for again.
@@ -70,7 +70,7 @@ impl Encoder {
         if policy.compress.is_empty() || !is_encodable(object) {
             return None;
         }
-        let headers = &object.head.headers;
+        let headers = &object.fields();
         let chosen = Accepted::of(request).choose(&policy.compress);
         let named = named(request, headers, chosen, &policy.compress);
         let coding = named.unwrap_or(chosen)?;
@@ -79,11 +79,10 @@ impl Encoder {
         }
         self.submit(node, object, coding);
         // The client has it already: nothing of it need be here to say so.
-        let mut head = object.head.clone();
-        head.headers = encoded(headers, coding, None);
+        let head = StoredHead { headers: encoded(headers, coding, None), ..object.head() };
         let is_valid =
             || evaluate(method, request, head.status, &head.headers) == Verdict::NotModified;
-        (named.is_some() && is_valid()).then(|| Arc::new(object.with_head(head)))
+        (named.is_some() && is_valid()).then(|| Arc::new(object.with_head(&head)))
     }
 
     /// Has the encoding made that this client would get, so that the next one gets it.
@@ -103,7 +102,7 @@ impl Encoder {
     }
 
     fn submit(&self, node: &Arc<Node>, object: &Arc<Object>, coding: Coding) {
-        let place = (object.body_id, coding);
+        let place = (object.body_id(), coding);
         if self.poor.contains_key(&place)
             || self.recent.contains_key(&place)
             || !node.store.is_whole(object)
@@ -145,7 +144,7 @@ fn run(jobs: &Mutex<Receiver<Job>>, node: &Weak<Node>) {
         let Some(node) = node.upgrade() else { return };
         let result = make(&node, &object, coding);
         node.telemetry.registry.counter(&COMPRESSIONS, &[coding.token(), result]).inc();
-        lock(&node.encoder.pending).remove(&(object.body_id, coding));
+        lock(&node.encoder.pending).remove(&(object.body_id(), coding));
     }
 }
 
@@ -155,35 +154,35 @@ fn make(node: &Node, object: &Object, coding: Coding) -> &'static str {
     let made = match encode(coding, &body) {
         Ok(made) => made,
         Err(error) => {
-            tracing::warn!(key = object.key.text(), coding = coding.token(), %error, "cannot be encoded");
-            node.encoder.poor.insert((object.body_id, coding), ());
+            tracing::warn!(key = object.key_text(), coding = coding.token(), %error, "cannot be encoded");
+            node.encoder.poor.insert((object.body_id(), coding), ());
             return "failed";
         }
     };
     // A tenth is what a client gains by decoding at least.
-    if made.len() as u64 > object.length / 10 * 9 {
-        node.encoder.poor.insert((object.body_id, coding), ());
+    if made.len() as u64 > object.length() / 10 * 9 {
+        node.encoder.poor.insert((object.body_id(), coding), ());
         return "poor";
     }
-    node.encoder.recent.insert((object.body_id, coding), ());
+    node.encoder.recent.insert((object.body_id(), coding), ());
     node.store.put_encoding(object, coding, Bytes::from(made));
     "made"
 }
 
 /// The body of an object, if all of it is stored.
 fn body(node: &Node, object: &Object) -> Option<Vec<Bytes>> {
-    match &object.body {
-        Content::Inline(pieces) => Some(pieces.to_vec()),
+    match object.body() {
+        Content::Inline(body) => Some(vec![Bytes::from_owner(Arc::clone(body))]),
         Content::Segments(_) => {
-            let count = node.store.layout().count(object.length);
+            let count = node.store.layout().count(object.length());
             (0..count).map(|index| node.store.segment(object, index)).collect()
         }
     }
 }
 
 fn is_encodable(object: &Object) -> bool {
-    (MIN_LENGTH..=MAX_LENGTH).contains(&object.length)
-        && may_be_encoded(object.head.status, &object.head.headers)
+    (MIN_LENGTH..=MAX_LENGTH).contains(&object.length())
+        && may_be_encoded(object.status(), &object.fields())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

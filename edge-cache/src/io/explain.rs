@@ -178,18 +178,18 @@ pub fn explain(
 
 /// Whether the first byte that the request needs lies in a segment that is not stored.
 fn is_missing(node: &Node, view: &RequestView<'_>, object: &Object) -> bool {
-    let (headers, stored) = (view.headers, &object.head.headers);
+    let (headers, stored) = (view.headers, &object.fields());
     let Some(version) = object.version().filter(|_| !node.store.is_whole(object)) else {
         return false;
     };
     if *view.method != Method::GET
-        || evaluate(view.method, headers, object.head.status, stored) != Verdict::Proceed
+        || evaluate(view.method, headers, object.status(), stored) != Verdict::Proceed
     {
         return false;
     }
     let resolved = range::parse(headers)
         .filter(|_| if_range_holds(headers, stored))
-        .map_or(Resolved::Full, |specs| range::resolve(&specs, object.length));
+        .map_or(Resolved::Full, |specs| range::resolve(&specs, object.length()));
     let first = match resolved {
         Resolved::Full => 0,
         Resolved::Single(part) => part.start,
@@ -258,7 +258,7 @@ impl Explained {
     }
 
     fn object(&self, object: &Arc<Object>, now: UnixMillis) -> serde_json::Value {
-        let head = &object.head;
+        let head = &object.head();
         let headers: Vec<(&str, String)> = head
             .headers
             .iter()
@@ -270,7 +270,7 @@ impl Explained {
         serde_json::json!({
             "selected": self.selected.as_ref().is_some_and(|selected| Arc::ptr_eq(selected, object)),
             "status": head.status.as_u16(),
-            "length": object.length,
+            "length": object.length(),
             "weight": object.weight(),
             "segments": object.version().map(|version| version.stored()),
             "age": head.current_age(now).as_secs(),

@@ -94,10 +94,10 @@ impl FillHead {
         begun: Position,
     ) -> bool {
         let fences = store.fences();
-        let of = |head: &StoredHead| (head.fence, fences.of_tags(&head.tags));
+        let of = |object: &Object| (object.fence(), fences.of_tags(object.tags()));
         let (fence, tagged) = match self {
-            Self::Revalidated { object, .. } => of(&object.head),
-            Self::Part(part) => of(&part.object.head),
+            Self::Revalidated { object, .. } => of(object),
+            Self::Part(part) => of(&part.object),
             Self::Response(head) => (head.fence, fences.of_tags(&head.tags)),
             Self::Unsatisfied { .. } | Self::LookAgain => return true,
         };

@@ -87,9 +87,9 @@ impl Task {
 
 async fn run(node: &Arc<Node>, job: Job, writer: FillWriter, mut entry: Entry) {
     let mut wanted = job.wanted.clone();
-    let heads = || job.stored.iter().map(|object| &object.head.headers);
+    let heads = || job.stored.iter().map(|object| object.fields());
     let selects =
-        |object: &Arc<Object>| object.head.vary.variant(&job.client) == Some(object.variant);
+        |object: &Arc<Object>| object.vary().variant(&job.client) == Some(object.variant());
     let selected = job.stored.iter().all(selects);
     let conditional = add_revalidation(&mut wanted.headers, heads(), selected);
     let mut plain = job.wanted.clone();
@@ -157,14 +157,14 @@ struct Validated {
 fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
     let mut headers = fetched.response.headers().clone();
     strip_hop_by_hop(&mut headers);
-    let at = select_by_304(job.stored.iter().map(|object| &object.head.headers), &headers)?;
+    let at = select_by_304(job.stored.iter().map(|object| object.fields()), &headers)?;
     // Purged meanwhile: that it has not changed does not bring it back.
     let object = job
         .stored
         .get(at)
         .filter(|object| node.store.judge(object, job.wanted.floor) != Verdict::Purged)?;
     let updated = apply_304(
-        &object.head,
+        &object.head(),
         &job.wanted.path,
         &job.client,
         &headers,
@@ -177,24 +177,23 @@ fn revalidated(node: &Node, job: &Job, fetched: &Fetched) -> Option<Validated> {
             let head = head.arrived(fetched.arrived);
             let head = head.jittered(job.policy.ttl.jitter, job.key.hash(), &node.name);
             let head = head.fenced(fetched.fence, &job.policy, &job.wanted.origin());
-            let mut new = object.with_head(head);
-            new.head.vary = new.head.vary.with(&job.varied);
+            let head = StoredHead { vary: head.vary.clone().with(&job.varied), ..head };
             // A 304 may say that another variant than the one selected answers this request, too.
-            new.variant = new.head.vary.variant(&job.client)?;
-            let new = Arc::new(new);
-            if new.variant != object.variant
-                && object.head.vary.variant(&job.client) == Some(object.variant)
+            let variant = head.vary.variant(&job.client)?;
+            let new = Arc::new(object.updated(variant, &head));
+            if variant != object.variant()
+                && object.vary().variant(&job.client) == Some(object.variant())
             {
                 // The 304 changed Vary: what it updated does not stay beside the update.
                 node.store.remove(object);
             }
             keep(node, job, &new);
-            Some(Validated { audience: audience(&new.head), gone: None, object: new })
+            Some(Validated { audience: audience(&head), gone: None, object: new })
         }
         Updated::UseOnce(head, reason) => {
             node.store.remove(object);
             let head = head.arrived(fetched.arrived);
-            let object = Arc::new(object.with_head(head));
+            let object = Arc::new(object.with_head(&head));
             Some(Validated { object, gone: Some(reason), audience: Audience::Leader })
         }
         Updated::Changed => None,
@@ -438,7 +437,7 @@ pub(super) async fn receive(
                     // RFC 9111 §3.4: what has come is good as a part, where the rest can be put to it.
                     let (key, version) = (job.key.clone(), Arc::clone(spill.version()));
                     let part = Object::segmented(key, variant, head, version, length);
-                    if part.is_combinable && job.policy.ranges == Ranges::Segments {
+                    if part.is_combinable() && job.policy.ranges == Ranges::Segments {
                         keep(node, job, &Arc::new(part));
                     }
                 }

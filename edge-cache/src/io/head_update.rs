@@ -36,23 +36,22 @@ impl Context<'_> {
         let Found::Object(object) = found else { return };
         // What has come since the HEAD was sent is newer than its answer.
         let took = fetched.response_time.since(fetched.request_time);
-        if object.head.response_time > fetched.arrived - took {
+        if object.response_time() > fetched.arrived - took {
             return;
         }
         let mut fields = response.headers().clone();
         strip_hop_by_hop(&mut fields);
         let (sent, came) = (fetched.request_time, fetched.response_time);
-        match apply_head(&object.head, &self.path, client, &fields, sent, came, policy) {
+        match apply_head(&object.head(), &self.path, client, &fields, sent, came, policy) {
             Updated::Head(head) => {
                 let head = head
                     .arrived(fetched.arrived)
                     .jittered(policy.ttl.jitter, key.hash(), &node.name)
                     .fenced(fetched.fence, policy, origin);
-                let mut new = object.with_head(head);
-                match new.head.vary.variant(client) {
+                match head.vary.variant(client) {
                     Some(variant) => {
-                        new.variant = variant;
-                        node.store.put(Arc::new(new), policy.vary.max);
+                        let new = Arc::new(object.updated(variant, &head));
+                        node.store.put(new, policy.vary.max);
                     }
                     None => node.store.remove(&object),
                 }

@@ -73,8 +73,8 @@ impl Context<'_> {
             let selected =
                 asking.stale.as_ref().map(|(object, _)| *object).or_else(|| known.first());
             let variant = match selected {
-                Some(object) if object.head.vary.variant(headers) == Some(object.variant) => {
-                    object.variant
+                Some(object) if object.vary().variant(headers) == Some(object.variant()) => {
+                    object.variant()
                 }
                 _ => node.store.expected_variant(key, headers),
             };
@@ -177,7 +177,7 @@ impl Context<'_> {
         match head {
             FillHead::Revalidated { object, gone, origin } => {
                 // Who began the fetch is whom the 304 speaks to, whatever it says of other requests.
-                if collapsed && object.head.vary.variant(headers) != Some(object.variant) {
+                if collapsed && object.vary().variant(headers) != Some(object.variant()) {
                     return Filled::Again { exchange, alone: true };
                 }
                 exchange.upstream = Some(Arc::clone(&origin.upstream));
@@ -185,8 +185,8 @@ impl Context<'_> {
                 let marks = Marks {
                     fwd: asking.reason.fwd(),
                     fwd_status: Some(StatusCode::NOT_MODIFIED),
-                    ttl: gone.is_none().then(|| object.head.remaining_millis(now) / 1000),
-                    age: Some(object.head.current_age(now)),
+                    ttl: gone.is_none().then(|| object.remaining_millis(now) / 1000),
+                    age: Some(object.current_age(now)),
                     stored: gone.is_none(),
                     collapsed,
                     before: &origin.cache_status,
@@ -285,8 +285,8 @@ impl Context<'_> {
         let marks = Marks {
             fwd: reason.fwd(),
             fwd_status: status,
-            ttl: Some(object.head.remaining_millis(now) / 1000),
-            age: Some(object.head.current_age(now)),
+            ttl: Some(object.remaining_millis(now) / 1000),
+            age: Some(object.current_age(now)),
             ..Marks::default()
         };
         self.answer_from_object(exchange, asking.target, object, &marks).await

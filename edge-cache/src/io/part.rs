@@ -66,7 +66,7 @@ impl Wanting {
     /// The fields that ask for it.
     pub fn add_to(&self, node: &Node, headers: &mut HeaderMap) {
         headers.insert(RANGE, self.ask.range(node.store.layout()));
-        if let Some(value) = self.of.as_ref().and_then(|object| if_range(&object.head.headers)) {
+        if let Some(value) = self.of.as_ref().and_then(|object| if_range(&object.fields())) {
             headers.insert(IF_RANGE, value);
         }
     }
@@ -112,7 +112,7 @@ impl Refetch {
         let layout = node.store.layout();
         let place = |index| {
             let slot = Slot::Segment { version: Some(version.id()), index };
-            (object.key.hash(), object.variant, slot)
+            (object.place().key, object.variant(), slot)
         };
         // What is fetched now comes after all purges that are known now.
         let since = Since { fence: node.positions.current(), ..self.since };
@@ -120,13 +120,13 @@ impl Refetch {
         let (mut task, ask) =
             match node
                 .fills
-                .join_place(&node.store, &object.key, place(index), since, || stored(index))
+                .join_place(&node.store, &object.key(), place(index), since, || stored(index))
             {
                 Joined::Stored => return None,
                 Joined::Reader(reader, _) => return Some((reader, true)),
                 Joined::Begun(task) => {
                     let has = |index| version.has(index);
-                    (task, next_ask(index, wanted, object.length, layout, has))
+                    (task, next_ask(index, wanted, object.length(), layout, has))
                 }
             };
         let mut ask = ask;
@@ -162,8 +162,8 @@ pub(super) async fn receive_part(
         let differs = |part: &Part| {
             let of = wanting.of.as_ref();
             of.is_some_and(|object| {
-                part.complete != object.length
-                    && same_strong_validator(&headers, &object.head.headers)
+                part.complete != object.length()
+                    && same_strong_validator(&headers, &object.fields())
             })
         };
         match part.filter(|part| !differs(part)) {
@@ -218,7 +218,7 @@ pub(super) async fn receive_part(
 }
 
 fn same_strong_validator_as(wanting: &Wanting, headers: &HeaderMap) -> bool {
-    wanting.of.as_ref().is_some_and(|object| same_strong_validator(headers, &object.head.headers))
+    wanting.of.as_ref().is_some_and(|object| same_strong_validator(headers, &object.fields()))
 }
 
 /// All who wait look again: what was stored cannot be completed, and is dropped.
@@ -294,9 +294,9 @@ async fn take(
     };
     let object = match &wanting.of {
         // What is put together is as old as its oldest part.
-        Some(object) if same && fetched.fence < object.head.fence => {
-            let head = StoredHead { fence: fetched.fence, ..object.head.clone() };
-            Arc::new(object.with_head(head))
+        Some(object) if same && fetched.fence < object.fence() => {
+            let head = StoredHead { fence: fetched.fence, ..object.head() };
+            Arc::new(object.with_head(&head))
         }
         Some(object) if same => Arc::clone(object),
         _ => {
@@ -306,7 +306,7 @@ async fn take(
         }
     };
     let layout = node.store.layout();
-    let is_stored = object.is_combinable;
+    let is_stored = object.is_combinable();
     writer.begin_at(part.taken.start);
     let (first, last) = (layout.index(part.taken.start), layout.index(part.taken.end));
     let mut spill = is_stored.then(|| Spill::new(node, &version, first, Some(part.complete)));
@@ -354,7 +354,7 @@ async fn take(
 
 /// The version that is stored already of what has this strong validator: a revalidation may be answered with a part of it.
 fn known_version(job: &Job, headers: &HeaderMap) -> Option<Arc<Version>> {
-    let same = |object: &&Arc<Object>| same_strong_validator(&object.head.headers, headers);
+    let same = |object: &&Arc<Object>| same_strong_validator(&object.fields(), headers);
     job.stored.iter().find(same).and_then(|object| object.version()).cloned()
 }
 

@@ -36,8 +36,8 @@ enum Place {
 }
 
 enum Pieces {
-    /// With an object's head.
-    Object(Arc<Object>),
+    /// All of an object's body.
+    Whole(Bytes),
     /// Held for this client: what goes from the store while it reads could not be had again.
     Held(Vec<Bytes>),
 }
@@ -100,20 +100,30 @@ type Polled = Poll<Option<Result<Bytes, SendError>>>;
 
 impl Pull {
     /// All of a stored object. `None`: a part of it has gone, and cannot be had again.
-    pub fn object(node: &Arc<Node>, object: Arc<Object>) -> Option<Self> {
-        let end = Some(object.length);
-        let place = match object.version() {
-            Some(version) if object.is_combinable && !node.store.is_unsegmented(&object.key) => {
+    pub fn object(node: &Arc<Node>, object: &Object) -> Option<Self> {
+        let end = Some(object.length());
+        let version = match object.body() {
+            Content::Inline(body) => {
+                let pieces = Pieces::Whole(Bytes::from_owner(Arc::clone(body)));
+                return Some(Self {
+                    place: Place::Pieces { pieces, piece: 0, skip: 0 },
+                    at: 0,
+                    end,
+                });
+            }
+            Content::Segments(version) => version,
+        };
+        let place = match version {
+            version if object.is_combinable() && !node.store.is_unsegmented(&object.key()) => {
                 Place::Segments(Segments::new(node, version, None))
             }
-            Some(version) => {
+            version => {
                 let memory = node.store.memory();
-                let indices = 0..node.store.layout().count(object.length);
+                let indices = 0..node.store.layout().count(object.length());
                 let held = indices.map(|index| memory.segment(version, index));
                 let pieces = Pieces::Held(held.collect::<Option<_>>()?);
                 Place::Pieces { pieces, piece: 0, skip: 0 }
             }
-            None => Place::Pieces { pieces: Pieces::Object(object), piece: 0, skip: 0 },
         };
         Some(Self { place, at: 0, end })
     }
@@ -148,7 +158,7 @@ impl Pull {
             }
             None => Place::Fill(reader),
         };
-        Self { place, at: 0, end: Some(object.length) }
+        Self { place, at: 0, end: Some(object.length()) }
     }
 
     /// What is missing is fetched so.
@@ -225,10 +235,7 @@ impl Pull {
 impl Pieces {
     fn get(&self, at: usize) -> Option<&Bytes> {
         match self {
-            Self::Object(object) => match &object.body {
-                Content::Inline(pieces) => pieces.get(at),
-                Content::Segments(_) => None,
-            },
+            Self::Whole(body) => (at == 0 && !body.is_empty()).then_some(body),
             Self::Held(pieces) => pieces.get(at),
         }
     }

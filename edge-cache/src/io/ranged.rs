@@ -39,7 +39,7 @@ impl Context<'_> {
         if store.is_whole(object) {
             return None;
         }
-        let first = match range::resolve(&specs, object.length) {
+        let first = match range::resolve(&specs, object.length()) {
             Resolved::Full => return None,
             Resolved::Single(part) => layout.index(part.start),
             Resolved::Multiple(parts) => parts.first().map_or(0, |part| layout.index(part.start)),
@@ -65,7 +65,7 @@ impl Context<'_> {
         let node = self.node();
         let encoded = self.encoding(object);
         let object = encoded.as_ref().unwrap_or(object);
-        let Some(pull) = Pull::object(node, Arc::clone(object)) else {
+        let Some(pull) = Pull::object(node, object) else {
             // A part of it has gone just now, and it cannot be put together again.
             node.store.remove_version(object);
             return Filled::Again { exchange, alone: false };
@@ -73,9 +73,9 @@ impl Context<'_> {
         let mut response = respond::answer(
             &self.asked(),
             Representation {
-                status: object.head.status,
-                headers: &object.head.headers,
-                length: Some(object.length),
+                status: object.status(),
+                headers: &object.fields(),
+                length: Some(object.length()),
                 content: pull.or_from(self.refetch(target, object)),
             },
         );
@@ -100,7 +100,7 @@ impl Context<'_> {
         if exchange.outcome.is_none() {
             exchange.outcome = Some(exchange.reason.outcome());
         }
-        self.between_tiers(&mut response, object.head.fence, &object.head.headers);
+        self.between_tiers(&mut response, object.fence(), &object.fields());
         Filled::Response(respond::finish(exchange, &node.name, response, &marks))
     }
 
@@ -115,7 +115,7 @@ impl Context<'_> {
 
     /// How what is missing of an object is fetched, where that can be.
     fn refetch(&self, target: Target<'_>, object: &Arc<Object>) -> Option<Box<Refetch>> {
-        (object.is_combinable && object.version().is_some()).then(|| {
+        (object.is_combinable() && object.version().is_some()).then(|| {
             let job = self.job(target, Vec::new(), false);
             Box::new(Refetch { job, object: Arc::clone(object), since: target.since })
         })
@@ -136,14 +136,14 @@ impl Context<'_> {
 
     /// The bytes of a representation that this request needs, from the first to the last; `None`: none, or all.
     fn needed(&self, from: &Object) -> Option<ByteRange> {
-        let (request, stored) = (&self.request.headers, &from.head.headers);
-        let whole = ByteRange { start: 0, end: from.length.saturating_sub(1) };
-        match evaluate(&self.request.method, request, from.head.status, stored) {
+        let (request, stored) = (&self.request.headers, &from.fields());
+        let whole = ByteRange { start: 0, end: from.length().saturating_sub(1) };
+        match evaluate(&self.request.method, request, from.status(), stored) {
             Verdict::Proceed => {}
             Verdict::NotModified | Verdict::PreconditionFailed => return None,
         }
         let specs = range::parse(request).filter(|_| if_range_holds(request, stored));
-        match range::resolve(&specs.unwrap_or_default(), from.length) {
+        match range::resolve(&specs.unwrap_or_default(), from.length()) {
             Resolved::Full => Some(whole),
             Resolved::Single(part) => Some(part),
             Resolved::Multiple(parts) => {
@@ -165,7 +165,7 @@ impl Context<'_> {
         collapsed: bool,
     ) -> Filled {
         let object = &part.object;
-        if collapsed && object.head.vary.variant(&self.request.headers) != Some(object.variant) {
+        if collapsed && object.vary().variant(&self.request.headers) != Some(object.variant()) {
             return Filled::Again { exchange, alone: false };
         }
         let inside =
@@ -180,9 +180,9 @@ impl Context<'_> {
         let mut response = respond::answer(
             &self.asked(),
             Representation {
-                status: object.head.status,
-                headers: &object.head.headers,
-                length: Some(object.length),
+                status: object.status(),
+                headers: &object.fields(),
+                length: Some(object.length()),
                 content: pull.or_from(self.refetch(asking.target, object)),
             },
         );
@@ -191,12 +191,12 @@ impl Context<'_> {
             Err(NotReady::Changed) => return Filled::Again { exchange, alone: false },
             Err(NotReady::Failed(error)) => return self.not_ready(exchange, &error),
         }
-        self.between_tiers(&mut response, object.head.fence, &object.head.headers);
+        self.between_tiers(&mut response, object.fence(), &object.fields());
         let marks = Marks {
             fwd: asking.reason.fwd(),
             fwd_status: Some(StatusCode::PARTIAL_CONTENT),
-            ttl: Some(object.head.remaining_millis(now) / 1000),
-            age: part.has_age.then(|| object.head.current_age(now)),
+            ttl: Some(object.remaining_millis(now) / 1000),
+            age: part.has_age.then(|| object.current_age(now)),
             stored: part.is_stored,
             collapsed,
             before: &part.origin.cache_status,

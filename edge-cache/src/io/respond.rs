@@ -16,13 +16,13 @@ use super::body::ResponseBody;
 use super::pull::Pull;
 use super::telemetry::Exchange;
 use crate::admit::Reject;
-use crate::semantics::Reason;
 use crate::semantics::conditional::{Verdict, evaluate, if_range_holds, not_modified_headers};
 use crate::semantics::headers::{
     CacheStatus, ProxyStatus, append_server_timing, append_via, ensure_date, proxy_error, set_age,
 };
 use crate::semantics::range::{self, Multipart, Resolved};
 use crate::semantics::reason::Fwd;
+use crate::semantics::{Lines, Reason};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Methods that are passed on, for Allow.
@@ -37,11 +37,11 @@ pub struct Asked<'a> {
 }
 
 /// A response that can be answered from.
-pub struct Representation<'a> {
+pub struct Representation<'a, L> {
     /// Its status.
     pub status: StatusCode,
     /// Its fields.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a L,
     /// Its length, where it is known.
     pub length: Option<u64>,
     /// Its content.
@@ -49,7 +49,7 @@ pub struct Representation<'a> {
 }
 
 /// Answers a GET or HEAD from a representation: in full, in part, 304, 412 or 416.
-pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseBody> {
+pub fn answer<L: Lines>(asked: &Asked<'_>, from: Representation<'_, L>) -> Response<ResponseBody> {
     let Representation { status, headers, length, content } = from;
     match evaluate(asked.method, asked.headers, status, headers) {
         Verdict::Proceed => {}
@@ -62,7 +62,7 @@ pub fn answer(asked: &Asked<'_>, from: Representation<'_>) -> Response<ResponseB
         }
         Verdict::PreconditionFailed => return text(StatusCode::PRECONDITION_FAILED, ""),
     }
-    let mut headers = headers.clone();
+    let mut headers = headers.to_header_map();
     let ranges = match length {
         Some(length) if status == StatusCode::OK => {
             headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));

@@ -35,7 +35,7 @@ use crate::semantics::headers::{
     append_cdn_loop, append_via, cdn_loop_count, for_origin, takes_trailers, unsent,
     without_credentials,
 };
-use crate::semantics::{Policy, Profile, Reason};
+use crate::semantics::{Lines, Policy, Profile, Reason};
 use crate::store::{Found, Object, Store};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -399,8 +399,7 @@ impl Context<'_> {
     /// is asked of us.
     pub(super) fn floor(&self, key: &CacheKey, stored: &[Arc<Object>]) -> Floor {
         let fences = self.node().store.fences();
-        let of_tags =
-            |floor: Floor, object: &Arc<Object>| floor.max(fences.of_tags(&object.head.tags));
+        let of_tags = |floor: Floor, object: &Arc<Object>| floor.max(fences.of_tags(object.tags()));
         stored.iter().fold(self.needed.max(fences.of_key(key)), of_tags)
     }
 
@@ -409,7 +408,7 @@ impl Context<'_> {
         &self,
         response: &mut Response<ResponseBody>,
         fence: Position,
-        stored: &HeaderMap,
+        stored: &impl Lines,
     ) {
         let Some(policy) = self.route.value.policy.as_deref() else { return };
         if !self.is_inner {
@@ -418,8 +417,10 @@ impl Context<'_> {
         }
         if response.status() == StatusCode::NOT_MODIFIED {
             for name in &policy.tags {
-                for value in stored.get_all(name) {
-                    response.headers_mut().append(name.clone(), value.clone());
+                for value in
+                    stored.lines(name).filter_map(|line| HeaderValue::from_bytes(line).ok())
+                {
+                    response.headers_mut().append(name.clone(), value);
                 }
             }
         }
@@ -465,7 +466,7 @@ impl Context<'_> {
         let node = self.node();
         let Target { policy, key, since, .. } = target;
         let headers = &self.request.headers;
-        let (variant, slot) = (object.variant, Slot::Whole);
+        let (variant, slot) = (object.variant(), Slot::Whole);
         let joined = node.fills.join(&node.store, key, variant, headers, Some(object), since, slot);
         if let Joined::Begun(task) = joined {
             let mut job = self.job(target, vec![Arc::clone(object)], true);
@@ -473,7 +474,7 @@ impl Context<'_> {
             job.part = (!node.store.is_whole(object))
                 .then_some(Wanting { ask: Ask::Run { first: 0, last: 0 }, of: None });
             for headers in [&mut job.wanted.headers, &mut job.client] {
-                without_credentials(headers, policy, &object.head.vary);
+                without_credentials(headers, policy, &object.vary());
             }
             drop(task.start(node, job));
         }
@@ -488,14 +489,14 @@ impl Context<'_> {
     }
 }
 
-pub(super) fn stored<'a>(found: &'a Found, store: &Store, needed: Floor) -> Stored<'a> {
+pub(super) fn stored(found: &Found, store: &Store, needed: Floor) -> Stored {
     match found {
         Found::Nothing => Stored::Nothing,
         Found::OtherVariants(_) => Stored::OtherVariants,
         Found::Uncacheable => Stored::KnownUncacheable,
         Found::Purged => Stored::Purged,
         Found::Object(object) => Stored::Head {
-            head: &object.head,
+            life: object.life(),
             soft_purged: store.judge(object, needed) != Verdict::Current,
         },
     }

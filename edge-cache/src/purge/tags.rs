@@ -7,6 +7,7 @@
 use http::{HeaderMap, HeaderName};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::semantics::Lines;
 use crate::semantics::structured::string_list;
 
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
@@ -21,9 +22,64 @@ const GROUP_SEED: u64 = 2;
 /// The tags of an object, hashed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags {
-    hashes: Box<[u64]>,
+    /// Little-endian, sorted, each once.
+    hashes: Box<[[u8; 8]]>,
     /// There were more of them: every purge by tag is one of this.
     all: bool,
+}
+
+/// The same where it lies with other things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagList<'a> {
+    hashes: &'a [[u8; 8]],
+    all: bool,
+}
+
+impl<'a> From<&'a Tags> for TagList<'a> {
+    fn from(tags: &'a Tags) -> Self {
+        Self { hashes: &tags.hashes, all: tags.all }
+    }
+}
+
+impl<'a> TagList<'a> {
+    /// From the bytes of [`Self::bytes`].
+    pub(crate) const fn of(bytes: &'a [u8], all: bool) -> Self {
+        Self { hashes: bytes.as_chunks().0, all }
+    }
+
+    /// From bytes that anybody has written; `None` if they cannot be those of tags.
+    pub(crate) fn checked(bytes: &'a [u8], all: bool) -> Option<Self> {
+        let (hashes, rest) = bytes.as_chunks();
+        let most = if all { 0 } else { MAX_TAGS };
+        let number = |hash: &[u8; 8]| u64::from_le_bytes(*hash);
+        let is_set = hashes.len() <= most && hashes.is_sorted_by(|a, b| number(a) < number(b));
+        (is_set && rest.is_empty()).then_some(Self { hashes, all })
+    }
+
+    /// As they lie.
+    pub(crate) const fn bytes(self) -> &'a [u8] {
+        self.hashes.as_flattened()
+    }
+
+    /// Each once.
+    pub(super) fn hashes(self) -> impl Iterator<Item = u64> {
+        self.hashes.iter().map(|hash| u64::from_le_bytes(*hash))
+    }
+
+    /// Whether every purge by tag is one of this.
+    pub(crate) const fn has_all(self) -> bool {
+        self.all
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.hashes.is_empty() && !self.all
+    }
+
+    /// A copy.
+    pub fn to_tags(self) -> Tags {
+        Tags { hashes: self.hashes.into(), all: self.all }
+    }
 }
 
 impl Tags {
@@ -49,39 +105,18 @@ impl Tags {
         if all {
             hashes.clear();
         }
-        Self { hashes: hashes.into_boxed_slice(), all }
-    }
-
-    /// From what [`Self::hashes`] and [`Self::has_all`] said; `None` if they cannot have.
-    pub(crate) fn from_hashes(hashes: Vec<u64>, all: bool) -> Option<Self> {
-        let most = if all { 0 } else { MAX_TAGS };
-        let is_set = hashes.len() <= most && hashes.is_sorted_by(|a, b| a < b);
-        is_set.then(|| Self { hashes: hashes.into_boxed_slice(), all })
-    }
-
-    /// The hashes, sorted, each once.
-    pub(crate) const fn hashes(&self) -> &[u64] {
-        &self.hashes
-    }
-
-    /// Whether every purge by tag is one of this.
-    pub(crate) const fn has_all(&self) -> bool {
-        self.all
+        let hashes = hashes.into_iter().map(u64::to_le_bytes).collect();
+        Self { hashes, all }
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
         self.hashes.is_empty() && !self.all
     }
-
-    /// Bytes that they take beside the struct itself.
-    pub const fn weight(&self) -> usize {
-        self.hashes.len() * size_of::<u64>()
-    }
 }
 
 /// The tags in these fields as text, for people.
-pub fn listed(headers: &HeaderMap, fields: &[HeaderName]) -> Vec<String> {
+pub fn listed(headers: &impl Lines, fields: &[HeaderName]) -> Vec<String> {
     let mut all = Vec::new();
     for field in fields {
         if *field == CACHE_GROUPS {
@@ -123,11 +158,11 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
-fn for_each_tag(headers: &HeaderMap, field: &HeaderName, mut each: impl FnMut(&[u8])) {
+fn for_each_tag(headers: &impl Lines, field: &HeaderName, mut each: impl FnMut(&[u8])) {
     let commas = *field == CACHE_TAG;
-    for line in headers.get_all(field) {
+    for line in headers.lines(field) {
         let split = |b: &u8| if commas { *b == b',' } else { matches!(*b, b' ' | b'\t') };
-        for tag in line.as_bytes().split(split) {
+        for tag in line.split(split) {
             let tag = tag.trim_ascii();
             if !tag.is_empty() {
                 each(tag);
@@ -162,6 +197,10 @@ pub(super) mod tests {
         headers
     }
 
+    fn has(tags: &Tags, hash: u64) -> bool {
+        TagList::from(tags).hashes().any(|known| known == hash)
+    }
+
     #[test]
     fn each_field_has_its_own_syntax() {
         for (name, value, expected) in [
@@ -176,22 +215,22 @@ pub(super) mod tests {
             assert_eq!(listed(&headers, &fields()), expected, "{name}: {value}");
             let found = Tags::of(&headers, &fields(), ORIGIN);
             for tag in expected {
-                assert!(found.hashes().contains(&tag_hash(tag)), "{tag}");
+                assert!(has(&found, tag_hash(tag)), "{tag}");
             }
             assert_eq!(found.is_empty(), expected.is_empty());
         }
         let two = tags(&[("cache-tag", "a"), ("cache-tag", "b, a"), ("surrogate-key", "a")]);
-        assert_eq!(two.hashes().len(), 2);
+        assert_eq!(TagList::from(&two).hashes().count(), 2);
     }
 
     /// RFC 9875 §2.1: the same name at another origin is another group.
     #[test]
     fn rfc9875_2_1_groups_belong_to_an_origin() {
         let found = tags(&[("cache-groups", "\"a\"")]);
-        assert!(found.hashes().contains(&group_hash(ORIGIN, "a")));
-        assert!(!found.hashes().contains(&group_hash("http://a.test", "a")));
+        assert!(has(&found, group_hash(ORIGIN, "a")));
+        assert!(!has(&found, group_hash("http://a.test", "a")));
         // A tag is no group.
-        assert!(!tags(&[("cache-tag", "a")]).hashes().contains(&group_hash(ORIGIN, "a")));
+        assert!(!has(&tags(&[("cache-tag", "a")]), group_hash(ORIGIN, "a")));
     }
 
     /// RFC 9875 §2: at least 32 groups of at least 32 characters.
@@ -199,17 +238,17 @@ pub(super) mod tests {
     fn rfc9875_2_thirty_two_groups() {
         let groups: Vec<String> = (0..32).map(|n| format!("\"{n:032}\"")).collect();
         let found = tags(&[("cache-groups", &groups.join(", "))]);
-        assert!(!found.has_all());
-        assert!(found.hashes().contains(&group_hash(ORIGIN, &format!("{:032}", 31))));
+        assert!(!TagList::from(&found).has_all());
+        assert!(has(&found, group_hash(ORIGIN, &format!("{:032}", 31))));
     }
 
     #[test]
     fn too_many_tags_are_all_tags() {
         let of = |n: usize| (0..n).map(|n| format!("t{n}")).collect::<Vec<_>>().join(" ");
-        assert!(!tags(&[("surrogate-key", &of(MAX_TAGS))]).has_all());
+        assert!(!TagList::from(&tags(&[("surrogate-key", &of(MAX_TAGS))])).has_all());
         let more = tags(&[("surrogate-key", &of(MAX_TAGS + 1))]);
-        assert!(more.has_all() && !more.is_empty());
-        assert_eq!(more.weight(), 0);
+        assert!(TagList::from(&more).has_all() && !more.is_empty());
+        assert_eq!(TagList::from(&more).bytes(), b"");
     }
 
     #[test]

@@ -120,18 +120,18 @@ fn tags_and_groups() {
 fn what_came_after_a_purge_is_current() {
     let fences = Fences::new(0);
     let (key, none) = (key("http://a.test/x"), Tags::default());
-    assert_eq!(fences.judge(&key, &none, Position(0), Floor::default()), Verdict::Current);
+    assert_eq!(fences.judge(key.url(), &none, Position(0), Floor::default()), Verdict::Current);
     fences.apply(&url("http://a.test/x"), Kind::Soft, Position(10));
     for (fence, expected) in [(9, Verdict::Stale), (10, Verdict::Current), (11, Verdict::Current)] {
-        assert_eq!(fences.judge(&key, &none, Position(fence), Floor::default()), expected);
+        assert_eq!(fences.judge(key.url(), &none, Position(fence), Floor::default()), expected);
     }
     fences.apply(&Target::All, Kind::Hard, Position(5));
     for (fence, expected) in [(4, Verdict::Purged), (5, Verdict::Stale), (9, Verdict::Stale)] {
-        assert_eq!(fences.judge(&key, &none, Position(fence), Floor::default()), expected);
+        assert_eq!(fences.judge(key.url(), &none, Position(fence), Floor::default()), expected);
     }
-    assert_eq!(fences.judge(&key, &none, Position(10), hard(11)), Verdict::Purged);
+    assert_eq!(fences.judge(key.url(), &none, Position(10), hard(11)), Verdict::Purged);
     let other = CacheKey::of_url("http://a.test/y", &KeyRules::default()).unwrap();
-    assert_eq!(fences.judge(&other, &none, Position(5), Floor::default()), Verdict::Current);
+    assert_eq!(fences.judge(other.url(), &none, Position(5), Floor::default()), Verdict::Current);
 }
 
 #[test]
@@ -255,7 +255,7 @@ proptest! {
             }
             for (url, tag, fence, verdict) in &fetched {
                 let tags = tags(&[("cache-tag", &format!("t{tag}"))]);
-                let got = fences.judge(&key(&nth_url(*url)), &tags, *fence, Floor::default());
+                let got = fences.judge(key(&nth_url(*url)).url(), &tags, *fence, Floor::default());
                 match (tiny, verdict) {
                     (false, _) => prop_assert_eq!(got, *verdict),
                     (true, Verdict::Current) => {}

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue};
 
 use super::Layout;
+use crate::semantics::Lines;
 use crate::semantics::conditional::same_strong_validator;
 use crate::semantics::range::{ByteRange, ContentRange, RangeSpec};
 
@@ -148,11 +149,11 @@ pub fn judge(
 
 /// The value of If-Range with which parts of a response are asked for that can be put together with what is stored of it:
 /// its strong validator (RFC 9110 §13.1.5). `None`: it has none.
-pub fn if_range(stored: &HeaderMap) -> Option<HeaderValue> {
+pub fn if_range(stored: &impl Lines) -> Option<HeaderValue> {
     let strong = same_strong_validator(stored, stored);
-    let tag = stored.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""));
-    let value = tag.or_else(|| stored.get(LAST_MODIFIED));
-    value.filter(|_| strong).cloned()
+    let tag = stored.line(&ETAG).filter(|tag| tag.starts_with(b"\""));
+    let value = tag.or_else(|| stored.line(&LAST_MODIFIED));
+    value.filter(|_| strong).and_then(|value| HeaderValue::from_bytes(value).ok())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::fields::Lines;
 use super::validator::{EntityTag, stored_tag};
 
 /// Shorter bodies are not worth it: the head weighs more.
@@ -152,13 +153,14 @@ const TYPES: [&str; 24] = [
 
 /// Whether a response may be encoded here: a whole one, not encoded yet, of a type that gets shorter by it, not too
 /// short, and nobody has said `no-transform` (RFC 9110 §7.7).
-pub fn may_be_encoded(status: StatusCode, headers: &HeaderMap) -> bool {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+pub fn may_be_encoded(status: StatusCode, headers: &impl Lines) -> bool {
+    let text = |value| std::str::from_utf8(value).ok();
+    let length = headers.line(&CONTENT_LENGTH).and_then(|length| text(length)?.parse().ok());
     status == StatusCode::OK
-        && !headers.contains_key(CONTENT_ENCODING)
-        && !headers.contains_key(CONTENT_RANGE)
+        && !headers.has(&CONTENT_ENCODING)
+        && !headers.has(&CONTENT_RANGE)
         && length.is_none_or(|length: u64| (MIN_LENGTH..=MAX_LENGTH).contains(&length))
-        && headers.get(CONTENT_TYPE).is_some_and(|value| gets_shorter(value.as_bytes()))
+        && headers.line(&CONTENT_TYPE).is_some_and(gets_shorter)
         && !lists(headers, &CACHE_CONTROL, b"no-transform")
 }
 
@@ -177,10 +179,10 @@ fn gets_shorter(content_type: &[u8]) -> bool {
     }
 }
 
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
-    let lines = headers.get_all(name).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+fn lists(headers: &impl Lines, name: &HeaderName, wanted: &[u8]) -> bool {
+    headers
+        .lines(name)
+        .flat_map(|line| line.split(|b| *b == b','))
         .any(|member| member.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
@@ -192,7 +194,7 @@ pub fn mark(headers: &mut HeaderMap) {
 }
 
 /// Whether responses with these fields come in more than one encoding.
-pub fn is_marked(headers: &HeaderMap) -> bool {
+pub fn is_marked(headers: &impl Lines) -> bool {
     lists(headers, &VARY, b"accept-encoding")
 }
 
@@ -208,10 +210,10 @@ fn tag_of(tag: EntityTag<'_>, coding: Coding) -> Option<HeaderValue> {
 }
 
 /// The fields of an encoding of `length` bytes; none known: of a 304 or an answer to HEAD that tells no length.
-pub fn encoded(identity: &HeaderMap, coding: Coding, length: Option<u64>) -> HeaderMap {
+pub fn encoded(identity: &impl Lines, coding: Coding, length: Option<u64>) -> HeaderMap {
     // Digests of other bytes.
     const DIGESTS: [&str; 4] = ["content-digest", "content-md5", "digest", "repr-digest"];
-    let mut headers = identity.clone();
+    let mut headers = identity.to_header_map();
     for name in DIGESTS {
         headers.remove(name);
     }
@@ -232,7 +234,7 @@ pub fn encoded(identity: &HeaderMap, coding: Coding, length: Option<u64>) -> Hea
 /// client has it already, whole or in part: it is validated, or goes on, in that one, where it still accepts it.
 pub fn named(
     request: &HeaderMap,
-    identity: &HeaderMap,
+    identity: &impl Lines,
     chosen: Option<Coding>,
     codings: &[Coding],
 ) -> Option<Option<Coding>> {
@@ -247,7 +249,7 @@ pub fn named(
     let is_named = |coding: &Option<Coding>| {
         let own = match coding {
             Some(coding) => tag_of(tag, *coding),
-            None => identity.get(ETAG).cloned(),
+            None => identity.line(&ETAG).and_then(|tag| HeaderValue::from_bytes(tag).ok()),
         };
         let own = own.as_ref().and_then(|own| EntityTag::parse(own.as_bytes()));
         let Some((own, _)) = own else { return false };

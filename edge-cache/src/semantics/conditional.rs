@@ -8,6 +8,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::fields::Lines;
 pub use super::update::{Updated, apply_304, apply_head, same_strong_validator, select_by_304};
 use super::validator::{EntityTag, stored_tag, strong_eq, strong_last_modified, weak_eq};
 use super::{compress, date};
@@ -32,7 +33,7 @@ pub fn evaluate(
     method: &Method,
     request: &HeaderMap,
     status: StatusCode,
-    stored: &HeaderMap,
+    stored: &impl Lines,
 ) -> Verdict {
     if !status.is_success() || !(*method == Method::GET || *method == Method::HEAD) {
         return Verdict::Proceed;
@@ -62,7 +63,7 @@ pub fn evaluate(
 }
 
 /// Whether Range applies: no If-Range, or one that holds (RFC 9110 §13.1.5: strong comparison, exact strong date).
-pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
+pub fn if_range_holds(request: &HeaderMap, stored: &impl Lines) -> bool {
     let mut values = request.get_all(IF_RANGE).iter();
     let Some(value) = values.next() else { return true };
     if values.next().is_some() {
@@ -81,7 +82,7 @@ pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
 fn any_matches(
     request: &HeaderMap,
     field: &HeaderName,
-    stored: &HeaderMap,
+    stored: &impl Lines,
     equal: fn(EntityTag<'_>, EntityTag<'_>) -> bool,
 ) -> bool {
     let tag = stored_tag(stored);
@@ -110,8 +111,8 @@ fn any_matches(
 
 /// The fields of a 304 made from a stored response (RFC 9110 §15.4.5): all that are not metadata of the content, and of
 /// those Content-Location, ETag, and Last-Modified where there is no ETag.
-pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
-    let mut headers = stored.clone();
+pub fn not_modified_headers(stored: &impl Lines) -> HeaderMap {
+    let mut headers = stored.to_header_map();
     let names: Vec<_> = headers.keys().filter(|name| describes_content(name)).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -138,24 +139,25 @@ fn describes_content(name: &HeaderName) -> bool {
 /// Puts the preconditions of a revalidation into a request that carries none: If-None-Match with the ETags of all variants,
 /// If-Modified-Since when there is one variant, and the request selects it (RFC 9111 §4.3.1): a date says nothing of which
 /// variant a 304 means. False when no variant has a validator that can be sent: the request is a plain fetch then.
-pub fn add_revalidation<'a>(
+pub fn add_revalidation(
     request: &mut HeaderMap,
-    variants: impl IntoIterator<Item = &'a HeaderMap>,
+    variants: impl IntoIterator<Item = impl Lines>,
     selected: bool,
 ) -> bool {
-    let mut tags: Vec<&[u8]> = Vec::new();
+    let mut tags: Vec<Vec<u8>> = Vec::new();
     let mut modified = None;
     let mut count = 0usize;
     for stored in variants {
         count += 1;
-        if stored_tag(stored).is_some()
-            && let Some(tag) = stored.get(ETAG)
-            && !tags.contains(&tag.as_bytes())
+        if stored_tag(&stored).is_some()
+            && let Some(tag) = stored.line(&ETAG)
+            && !tags.iter().any(|known| known == tag)
         {
-            tags.push(tag.as_bytes());
+            tags.push(tag.to_vec());
         }
-        if date::field(stored, &LAST_MODIFIED).is_some() {
-            modified = stored.get(LAST_MODIFIED);
+        if date::field(&stored, &LAST_MODIFIED).is_some() {
+            let line = stored.line(&LAST_MODIFIED);
+            modified = line.and_then(|line| HeaderValue::from_bytes(line).ok());
         }
     }
     for name in [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE] {
@@ -167,7 +169,7 @@ pub fn add_revalidation<'a>(
         request.insert(IF_NONE_MATCH, list);
     }
     if let (1, Some(modified), true) = (count, modified, selected) {
-        request.insert(IF_MODIFIED_SINCE, modified.clone());
+        request.insert(IF_MODIFIED_SINCE, modified);
     }
     request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
 }

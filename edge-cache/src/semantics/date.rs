@@ -4,9 +4,11 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use http::HeaderValue;
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue};
 use shared::time::UnixMillis;
+
+use super::fields::Lines;
 
 /// 9999-12-31T23:59:59Z: later ones have no IMF-fixdate.
 const LAST: u64 = 253_402_300_799;
@@ -112,14 +114,15 @@ pub fn format(time: UnixMillis) -> HeaderValue {
 }
 
 /// The date in a field that stands there exactly once.
-pub fn field(headers: &HeaderMap, name: &HeaderName) -> Option<UnixMillis> {
-    let mut values = headers.get_all(name).iter();
+pub fn field(headers: &impl Lines, name: &HeaderName) -> Option<UnixMillis> {
+    let mut values = headers.lines(name);
     let value = values.next()?;
-    if values.next().is_some() { None } else { parse(value.as_bytes()) }
+    if values.next().is_some() { None } else { parse(value) }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use http::header::EXPIRES;
     use proptest::prelude::*;
 

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A longer list is none of a response that this node would have taken in, and [`HeaderMap`] has a limit of its own.
 const MAX_FIELDS: usize = 16_384;
+/// Fields that a node puts on a response: Age, Via, Cache-Status and the like.
+const MARKS: usize = 6;
 
 macro_rules! names {
     ($($name:literal),* $(,)?) => {
@@ -173,6 +175,9 @@ pub trait Lines {
     fn has(&self, name: &HeaderName) -> bool {
         self.line(name).is_some()
     }
+
+    /// All of them, as a message of our own has them.
+    fn to_header_map(&self) -> HeaderMap;
 }
 
 impl Lines for HeaderMap {
@@ -183,12 +188,30 @@ impl Lines for HeaderMap {
     fn line(&self, name: &HeaderName) -> Option<&[u8]> {
         self.get(name).map(HeaderValue::as_bytes)
     }
+
+    fn to_header_map(&self) -> HeaderMap {
+        self.clone()
+    }
+}
+
+impl<T: Lines> Lines for &T {
+    fn lines<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        T::lines(self, name)
+    }
+
+    fn line(&self, name: &HeaderName) -> Option<&[u8]> {
+        T::line(self, name)
+    }
+
+    fn to_header_map(&self) -> HeaderMap {
+        T::to_header_map(self)
+    }
 }
 
 /// Fields at rest.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Fields {
-    block: Box<[u8]>,
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fields<'b> {
+    block: &'b [u8],
 }
 
 /// A field at rest.
@@ -230,9 +253,14 @@ impl Field<'_> {
     }
 }
 
-impl Fields {
-    /// From a block, if it is one.
-    pub(crate) fn from_block(block: &[u8]) -> Option<Self> {
+impl<'b> Fields<'b> {
+    /// Those of a block that [`push_fields`] has written.
+    pub(crate) const fn of(block: &'b [u8]) -> Self {
+        Self { block }
+    }
+
+    /// Those of a block that anybody has written, if it is one.
+    pub(crate) fn checked(block: &'b [u8]) -> Option<Self> {
         let mut rest = block;
         let mut count = 0;
         while !rest.is_empty() {
@@ -246,17 +274,12 @@ impl Fields {
                 return None;
             }
         }
-        Some(Self { block: block.into() })
-    }
-
-    /// The block.
-    pub(crate) const fn block(&self) -> &[u8] {
-        &self.block
+        Some(Self { block })
     }
 
     /// All of them. Those of one name stand together, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        fields(&self.block)
+    pub fn iter(&self) -> impl Iterator<Item = Field<'b>> + use<'b> {
+        fields(self.block)
     }
 
     /// How many there are.
@@ -268,11 +291,29 @@ impl Fields {
     pub const fn is_empty(&self) -> bool {
         self.block.is_empty()
     }
+}
 
-    /// For a response.
-    pub fn to_header_map(&self) -> HeaderMap {
-        let block = Bytes::copy_from_slice(&self.block);
-        let mut headers = HeaderMap::with_capacity(self.len().min(MAX_FIELDS));
+impl std::fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_header_map().fmt(f)
+    }
+}
+
+impl Lines for Fields<'_> {
+    fn lines<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let name = name.as_str().as_bytes();
+        self.iter().filter(move |field| field.name() == name).map(|field| field.value)
+    }
+
+    fn line(&self, name: &HeaderName) -> Option<&[u8]> {
+        let name = name.as_str().as_bytes();
+        self.iter().find(|field| field.name() == name).map(|field| field.value)
+    }
+
+    fn to_header_map(&self) -> HeaderMap {
+        let block = Bytes::copy_from_slice(self.block);
+        // What a response gets besides has its place, too.
+        let mut headers = HeaderMap::with_capacity(self.len().min(MAX_FIELDS) + MARKS);
         for field in fields(&block) {
             let Some(name) = field.name.to_name() else { continue };
             // What stands in a block was a value before.
@@ -286,35 +327,14 @@ impl Fields {
     }
 }
 
-impl From<&HeaderMap> for Fields {
-    fn from(headers: &HeaderMap) -> Self {
-        let length =
-            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 6;
-        let mut block = Vec::with_capacity(headers.iter().map(length).sum());
-        for (name, value) in headers {
-            push_name(&mut block, name);
-            push_number(&mut block, (value.len() as u64) << 1 | u64::from(value.is_sensitive()));
-            block.extend_from_slice(value.as_bytes());
-        }
-        Self { block: block.into_boxed_slice() }
-    }
-}
-
-impl std::fmt::Debug for Fields {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.to_header_map().fmt(f)
-    }
-}
-
-impl Lines for Fields {
-    fn lines<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        let name = name.as_str().as_bytes();
-        self.iter().filter(move |field| field.name() == name).map(|field| field.value)
-    }
-
-    fn line(&self, name: &HeaderName) -> Option<&[u8]> {
-        let name = name.as_str().as_bytes();
-        self.iter().find(|field| field.name() == name).map(|field| field.value)
+/// Writes fields.
+pub(crate) fn push_fields(block: &mut Vec<u8>, headers: &HeaderMap) {
+    let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 6;
+    block.reserve(headers.iter().map(length).sum());
+    for (name, value) in headers {
+        push_name(block, name);
+        push_number(block, (value.len() as u64) << 1 | u64::from(value.is_sensitive()));
+        block.extend_from_slice(value.as_bytes());
     }
 }
 
@@ -346,6 +366,11 @@ pub(crate) fn push_name(block: &mut Vec<u8>, name: &HeaderName) {
 /// Takes a name off the beginning.
 pub(crate) fn take_name(block: &mut &[u8]) -> Option<HeaderName> {
     take(block)?.to_name()
+}
+
+/// Goes on after a name.
+pub(crate) fn pass_name(block: &mut &[u8]) -> Option<()> {
+    take(block).map(drop)
 }
 
 fn take<'a>(block: &mut &'a [u8]) -> Option<Name<'a>> {
@@ -413,6 +438,12 @@ mod tests {
         headers
     }
 
+    fn written(headers: &HeaderMap) -> Vec<u8> {
+        let mut block = Vec::new();
+        push_fields(&mut block, headers);
+        block
+    }
+
     #[test]
     fn known_names_are_sorted_and_few() {
         assert!(NAMES.is_sorted_by(|a, b| a.as_str() < b.as_str()));
@@ -431,7 +462,8 @@ mod tests {
         if let Some(value) = map.get_mut(SET_COOKIE) {
             value.set_sensitive(true);
         }
-        let fields = Fields::from(&map);
+        let block = written(&map);
+        let fields = Fields::of(&block);
         assert_eq!(fields.len(), 5);
         assert_eq!(fields.line(&ETAG), Some(&b"\"a\""[..]));
         assert_eq!(fields.line(&CACHE_CONTROL), Some(&b""[..]));
@@ -442,7 +474,7 @@ mod tests {
         let sensitive: Vec<_> =
             back.get_all(SET_COOKIE).iter().map(HeaderValue::is_sensitive).collect();
         assert_eq!(sensitive, [true, false]);
-        assert_eq!(Fields::from_block(fields.block()), Some(fields));
+        assert_eq!(Fields::checked(&block), Some(fields));
     }
 
     #[test]
@@ -461,22 +493,22 @@ mod tests {
             &[1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
             &[1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0],
         ] {
-            assert_eq!(Fields::from_block(block), None, "{block:?}");
+            assert_eq!(Fields::checked(block), None, "{block:?}");
         }
-        assert!(Fields::from_block(&[known, 2, b'a']).is_some());
+        assert!(Fields::checked(&[known, 2, b'a']).is_some());
         let many = [1, 0].repeat(MAX_FIELDS);
-        let most = Fields::from_block(&many).unwrap();
+        let most = Fields::checked(&many).unwrap();
         assert_eq!(most.to_header_map().len(), MAX_FIELDS);
-        assert_eq!(Fields::from_block(&[1, 0].repeat(MAX_FIELDS + 1)), None);
+        assert_eq!(Fields::checked(&[1, 0].repeat(MAX_FIELDS + 1)), None);
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(block in proptest::collection::vec(any::<u8>(), 0..100)) {
-            if let Some(fields) = Fields::from_block(&block) {
+            if let Some(fields) = Fields::checked(&block) {
                 let map = fields.to_header_map();
                 prop_assert_eq!(map.len(), fields.len());
-                prop_assert_eq!(Fields::from(&map).to_header_map(), map);
+                prop_assert_eq!(Fields::of(&written(&map)).to_header_map(), map);
             }
         }
 
@@ -496,7 +528,8 @@ mod tests {
             let fields: Vec<_> =
                 fields.iter().map(|(name, value)| (&name[..], value.trim().as_bytes())).collect();
             let map = headers(&fields);
-            let block = Fields::from(&map);
+            let block = written(&map);
+            let block = Fields::of(&block);
             prop_assert_eq!(block.to_header_map(), map.clone());
             for name in map.keys() {
                 let lines: Vec<_> = map.lines(name).collect();

@@ -36,7 +36,40 @@ pub struct StoredHead {
     pub tags: Tags,
 }
 
+/// What a stored response's age and lifetime are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// [`StoredHead::response_time`].
+    pub response_time: UnixMillis,
+    /// [`StoredHead::initial_age`].
+    pub initial_age: Duration,
+    /// How long it may be used.
+    pub lifetimes: Lifetimes,
+}
+
+impl Life {
+    /// RFC 9111 §4.2.3: current_age.
+    pub fn current_age(&self, now: UnixMillis) -> Duration {
+        self.initial_age.saturating_add(now.since(self.response_time))
+    }
+
+    /// What is left of its lifetime in milliseconds; negative once it is stale.
+    pub fn remaining_millis(&self, now: UnixMillis) -> i64 {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        millis(self.lifetimes.fresh).saturating_sub(millis(self.current_age(now)))
+    }
+}
+
 impl StoredHead {
+    /// What its age and lifetime are counted from.
+    pub const fn life(&self) -> Life {
+        Life {
+            response_time: self.response_time,
+            initial_age: self.initial_age,
+            lifetimes: self.lifetimes,
+        }
+    }
+
     /// The head to store for an exchange, or why it is not stored (RFC 9111 §3).
     ///
     /// The request headers are those of the *client*, before the fields that do not reach the origin are taken off:
@@ -99,13 +132,12 @@ impl StoredHead {
 
     /// RFC 9111 §4.2.3: current_age.
     pub fn current_age(&self, now: UnixMillis) -> Duration {
-        self.initial_age.saturating_add(now.since(self.response_time))
+        self.life().current_age(now)
     }
 
     /// What is left of its lifetime in milliseconds; negative once it is stale.
     pub fn remaining_millis(&self, now: UnixMillis) -> i64 {
-        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        millis(self.lifetimes.fresh).saturating_sub(millis(self.current_age(now)))
+        self.life().remaining_millis(now)
     }
 
     /// Whether the response, as it arrived, may answer others than the client it was fetched for: it was fresh then, or may

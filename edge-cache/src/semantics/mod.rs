@@ -37,6 +37,6 @@ mod validator;
 pub mod vary;
 
 pub use fields::{Fields, Lines};
-pub use head::StoredHead;
+pub use head::{Life, StoredHead};
 pub use policy::{Policy, Profile, Ranges};
 pub use reason::Reason;

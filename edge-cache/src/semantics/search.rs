@@ -2,9 +2,9 @@
 //!
 //! What is no valid field says nothing: every part of the query counts, as it does without one.
 
-use http::HeaderMap;
 use http::header::HeaderName;
 
+use super::fields::Lines;
 use super::structured::{self, Item};
 
 static NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
@@ -34,7 +34,7 @@ pub type Canonical = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Variance {
     /// What a response says. `None`: the whole query counts.
-    pub fn of(response: &HeaderMap) -> Option<Self> {
+    pub fn of(response: &impl Lines) -> Option<Self> {
         let members = structured::dictionary(response, &NO_VARY_SEARCH)?;
         let get = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, item)| item);
         let ordered = match get("key-order") {
@@ -118,6 +118,7 @@ fn decoded(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use http::HeaderValue;
     use proptest::prelude::*;
 

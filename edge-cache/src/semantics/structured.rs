@@ -3,10 +3,10 @@
 //!
 //! Parsing is strict, as the RFC demands: a dictionary with one fault anywhere is no dictionary.
 
-use http::HeaderMap;
 use http::header::HeaderName;
 
 use super::cache_control::is_token_byte;
+use super::fields::Lines;
 
 /// How many members a dictionary may have before it is refused.
 const MAX_MEMBERS: usize = 128;
@@ -32,14 +32,14 @@ pub enum Item {
 pub type Dictionary = Vec<(String, Item)>;
 
 /// The dictionary in a field, its lines joined; `None` when it is absent, empty or breaks the syntax.
-pub fn dictionary(headers: &HeaderMap, name: &HeaderName) -> Option<Dictionary> {
-    let mut lines = headers.get_all(name).iter();
+pub fn dictionary(headers: &impl Lines, name: &HeaderName) -> Option<Dictionary> {
+    let mut lines = headers.lines(name);
     let first = lines.next()?;
-    let Some(second) = lines.next() else { return parse_dictionary(first.as_bytes()) };
-    let mut joined = first.as_bytes().to_vec();
+    let Some(second) = lines.next() else { return parse_dictionary(first) };
+    let mut joined = first.to_vec();
     for line in std::iter::once(second).chain(lines) {
         joined.extend_from_slice(b", ");
-        joined.extend_from_slice(line.as_bytes());
+        joined.extend_from_slice(line);
     }
     parse_dictionary(&joined)
 }
@@ -79,8 +79,8 @@ pub fn parse_dictionary(input: &[u8]) -> Option<Dictionary> {
 
 /// The strings of a list in a field, its lines joined; none of them when anything in it breaks the syntax or is no string
 /// (RFC 9875 §2: Cache-Groups). Parameters are passed over.
-pub fn string_list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(|line| line.as_bytes()).collect();
+pub fn string_list(headers: &impl Lines, name: &HeaderName) -> Vec<String> {
+    let lines: Vec<&[u8]> = headers.lines(name).collect();
     parse_string_list(&lines.join(&b", "[..])).unwrap_or_default()
 }
 

@@ -7,6 +7,7 @@ use http::header::{
 use http::{HeaderMap, Method};
 use shared::time::UnixMillis;
 
+use super::fields::Lines;
 use super::freshness::{Exchange, initial_age};
 use super::validator::{stored_tag, strong_eq, strong_last_modified, weak_eq};
 use super::{Policy, Profile, Reason, StoredHead, date, headers};
@@ -14,17 +15,17 @@ use super::{Policy, Profile, Reason, StoredHead, date, headers};
 /// Which of the stored variants a 304 speaks of (RFC 9111 §4.3.4): by strong ETag, else by weak ETag, else by
 /// Last-Modified, else the only one. `None`: none; nothing may be updated, and the request is sent again without
 /// preconditions. The caller lists the newest variant first.
-pub fn select_by_304<'a>(
-    variants: impl IntoIterator<Item = &'a HeaderMap>,
+pub fn select_by_304(
+    variants: impl IntoIterator<Item = impl Lines>,
     not_modified: &HeaderMap,
 ) -> Option<usize> {
     let mut variants = variants.into_iter();
     if let Some(tag) = stored_tag(not_modified) {
         let equal = if tag.weak { weak_eq } else { strong_eq };
-        return variants.position(|stored| stored_tag(stored).is_some_and(|own| equal(own, tag)));
+        return variants.position(|stored| stored_tag(&stored).is_some_and(|own| equal(own, tag)));
     }
     if let Some(modified) = date::field(not_modified, &LAST_MODIFIED) {
-        return variants.position(|stored| date::field(stored, &LAST_MODIFIED) == Some(modified));
+        return variants.position(|stored| date::field(&stored, &LAST_MODIFIED) == Some(modified));
     }
     (variants.next().is_some() && variants.next().is_none()).then_some(0)
 }
@@ -128,7 +129,7 @@ pub fn apply_head(
 
 /// Same strong ETag, or no ETag on either side and the same strong Last-Modified: parts of both may be combined
 /// (RFC 9111 §3.4).
-pub fn same_strong_validator(a: &HeaderMap, b: &HeaderMap) -> bool {
+pub fn same_strong_validator(a: &impl Lines, b: &impl Lines) -> bool {
     match (stored_tag(a), stored_tag(b)) {
         (Some(a), Some(b)) => strong_eq(a, b),
         (None, None) => {

@@ -1,13 +1,13 @@
 //! Validators (RFC 9110 §8.8): entity tags, modification dates, and when they are strong.
 
-use http::HeaderMap;
 use http::header::{DATE, ETAG, LAST_MODIFIED};
 use shared::time::UnixMillis;
 
 use super::date;
+use super::fields::Lines;
 
 /// RFC 9110 §8.8.2.2: a modification date is a strong validator when the response was sent at least a second after it.
-pub(super) fn strong_last_modified(stored: &HeaderMap) -> Option<UnixMillis> {
+pub(super) fn strong_last_modified(stored: &impl Lines) -> Option<UnixMillis> {
     let modified = date::field(stored, &LAST_MODIFIED)?;
     let sent = date::field(stored, &DATE)?;
     (sent.secs() > modified.secs()).then_some(modified)
@@ -48,8 +48,8 @@ pub(super) fn weak_eq(a: EntityTag<'_>, b: EntityTag<'_>) -> bool {
 }
 
 /// The one valid tag of a response.
-pub(super) fn stored_tag(stored: &HeaderMap) -> Option<EntityTag<'_>> {
-    let (tag, rest) = EntityTag::parse(stored.get(ETAG)?.as_bytes())?;
+pub(super) fn stored_tag(stored: &impl Lines) -> Option<EntityTag<'_>> {
+    let (tag, rest) = EntityTag::parse(stored.line(&ETAG)?)?;
     rest.is_empty().then_some(tag)
 }
 

@@ -126,7 +126,7 @@ impl Memory {
     /// is stored may still go at once, when the policy prefers those that are there already.
     pub fn insert(&self, object: Arc<Object>) -> bool {
         let weight = object.weight();
-        let fits = object.version().is_some() || object.length <= self.max_object;
+        let fits = object.version().is_some() || object.length() <= self.max_object;
         if !fits || weight > self.capacity || weight > HEAVIEST {
             return false;
         }
@@ -278,9 +278,9 @@ mod tests {
     fn segmented(path: &str, version: &Arc<Version>, length: u64) -> Arc<Object> {
         let head = plain(path, 0);
         Arc::new(Object::segmented(
-            head.key.clone(),
-            head.variant,
-            head.head.clone(),
+            head.key(),
+            head.variant(),
+            head.head(),
             Arc::clone(version),
             length,
         ))
@@ -312,7 +312,7 @@ mod tests {
         let object = segmented("/a", &old, 1000);
         memory.insert(Arc::clone(&object));
         assert!(memory.insert_segment(&old, 0, Bytes::from_static(b"old")));
-        memory.insert(Arc::new(object.with_head(object.head.clone())));
+        memory.insert(Arc::new(object.with_head(&object.head())));
         assert!(memory.segment(&old, 0).is_some(), "a 304 keeps the body");
         memory.insert(segmented("/a", &Arc::new(version(2)), 1000));
         assert_eq!(memory.segment(&old, 0), None, "another version drops it");

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use http::header::DATE;
 use http::{HeaderMap, HeaderName};
 
-use crate::key::CacheKey;
+use crate::key::{CacheKey, url_of};
 use crate::purge::{Fences, Floor, Verdict};
 use crate::segment::Layout;
 use crate::semantics::compress::{self, Coding};
@@ -148,8 +148,8 @@ impl Store {
 
     /// What the purges say of an object, and who asks for one that is not below a floor.
     pub fn judge(&self, object: &Object, needed: Floor) -> Verdict {
-        let Object { key, head, .. } = object;
-        self.fences.judge(key, &head.tags, head.fence, needed)
+        let url = url_of(object.key_text());
+        self.fences.judge(url, object.tags(), object.fence(), needed)
     }
 
     /// The key of the newest stored response that answers a request for `key` because of its No-Vary-Search, if there is one
@@ -161,12 +161,11 @@ impl Store {
         needed: Floor,
     ) -> Option<CacheKey> {
         let needed = needed.max(self.fences.of_key(key));
-        let holds = |(other, variance): &(CacheKey, Variance)| match self
-            .lookup(other, headers, needed)
-        {
-            Found::Object(object) => Variance::of(&object.head.headers).as_ref() == Some(variance),
-            _ => false,
-        };
+        let holds =
+            |(other, variance): &(CacheKey, Variance)| match self.lookup(other, headers, needed) {
+                Found::Object(object) => Variance::of(&object.fields()).as_ref() == Some(variance),
+                _ => false,
+            };
         let candidates = self.searches.candidates(key);
         candidates.into_iter().find(holds).map(|(other, _)| other).filter(|other| other != key)
     }
@@ -196,7 +195,9 @@ impl Store {
 
     /// Whether all of an object's body is stored, as far as is known.
     pub fn is_whole(&self, object: &Object) -> bool {
-        object.version().is_none_or(|version| version.stored() == self.layout.count(object.length))
+        object
+            .version()
+            .is_none_or(|version| version.stored() == self.layout.count(object.length()))
     }
 
     /// What is stored for a request, that is not purged and not below the floor that the request needs. `headers` are
@@ -226,7 +227,7 @@ impl Store {
         if let Some(record) = self.variants.get(&key.hash()) {
             let selected = record.selected(headers);
             let newest = selected.filter_map(&mut get).max_by_key(|object| {
-                (date::field(&object.head.headers, &DATE), object.head.response_time)
+                (date::field(&object.fields(), &DATE), object.response_time())
             });
             if let Some(object) = newest {
                 return Found::Object(object);
@@ -280,7 +281,7 @@ impl Store {
     /// Puts an object that has come from disk into memory, unless something has changed under its key since `turn`: then
     /// what has come may be what was replaced, and is not to be used.
     pub fn promote(&self, object: &Arc<Object>, turn: u64) -> bool {
-        let key = object.key.hash();
+        let key = object.place().key;
         let now = self.turns.of(key);
         if *now != turn {
             return false;
@@ -303,9 +304,9 @@ impl Store {
     /// An object has been asked for again: the disks may want it, if it is what is stored in its place.
     pub fn offer(&self, object: &Object) {
         let Some(below) = self.below.get() else { return };
-        let turn = self.turns.of(object.key.hash());
+        let turn = self.turns.of(object.place().key);
         let stored = self.memory.peek(object.place());
-        if stored.is_some_and(|stored| stored.body_id == object.body_id) {
+        if stored.is_some_and(|stored| stored.body_id() == object.body_id()) {
             self.offer_to(below.as_ref(), object);
         }
         drop(turn);
@@ -313,11 +314,11 @@ impl Store {
 
     /// With an object goes the record of its key's variants, without which it would not be found. The key's turn is taken.
     fn offer_to(&self, below: &dyn Below, object: &Object) {
-        if object.variant == VariantKey::NONE {
+        if object.variant() == VariantKey::NONE {
             return below.offer(object, None);
         }
-        let record = self.variants.get(&object.key.hash());
-        if let Some(record) = record.filter(|record| record.stored.contains(&object.variant)) {
+        let record = self.variants.get(&object.place().key);
+        if let Some(record) = record.filter(|record| record.stored.contains(&object.variant())) {
             below.offer(object, Some(&record));
         }
     }
@@ -370,9 +371,9 @@ impl Store {
     ///
     /// Its key keeps `max_variants`: beyond it the oldest goes, so that a field with many values cannot fill the store.
     pub fn put(&self, object: Arc<Object>, max_variants: usize) -> bool {
-        let hash = object.key.hash();
+        let hash = object.place().key;
         let place = |variant| ObjectKey { key: hash, variant };
-        let (variant, below) = (object.variant, self.below.get());
+        let (variant, below) = (object.variant(), self.below.get());
         let mut turn = self.turns.of(hash);
         if !self.memory.insert(Arc::clone(&object)) {
             return false;
@@ -398,7 +399,7 @@ impl Store {
         } else {
             gone.push(VariantKey::NONE);
             self.change(hash, |record| {
-                record.lists.note(&object.head.vary);
+                record.lists.note(&object.vary());
                 record.stored.retain(|stored| *stored != variant);
                 record.stored.push(variant);
                 let surplus = record.stored.len().saturating_sub(max_variants.max(1));
@@ -419,16 +420,16 @@ impl Store {
     /// The encoding of an object that was made of the body that it has now, under the head that it has now.
     pub fn encoding(&self, object: &Object, coding: Coding) -> Option<Arc<Object>> {
         let made = self.memory.get(object.encoding_place(coding))?;
-        if made.body_id != object.body_id || made.key != object.key {
+        if made.body_id() != object.body_id() || made.key_text() != object.key_text() {
             return None;
         }
-        let (own, now) = (&made.head, &object.head);
-        if (own.response_time, own.request_time) == (now.response_time, now.request_time) {
+        let times = |object: &Object| (object.response_time(), object.request_time());
+        if times(&made) == times(object) {
             return Some(made);
         }
         // The head was updated since.
-        let headers = compress::encoded(&now.headers, coding, Some(made.length));
-        let made = object.encoding(coding, headers, made.body.clone(), made.length);
+        let headers = compress::encoded(&object.fields(), coding, Some(made.length()));
+        let made = object.encoding(coding, headers, made.body().clone(), made.length());
         let made = Arc::new(made);
         self.memory.insert(Arc::clone(&made));
         Some(made)
@@ -437,14 +438,14 @@ impl Store {
     /// Stores an encoding of an object. It counts as long as the object has this body.
     pub fn put_encoding(&self, object: &Object, coding: Coding, body: Bytes) {
         let length = body.len() as u64;
-        let headers = compress::encoded(&object.head.headers, coding, Some(length));
-        let body = Content::Inline([body].into());
+        let headers = compress::encoded(&object.fields(), coding, Some(length));
+        let body = Content::inline(&[body]);
         self.memory.insert(Arc::new(object.encoding(coding, headers, body, length)));
     }
 
     /// Removes an object.
     pub fn remove(&self, object: &Object) {
-        let mut turn = self.turns.of(object.key.hash());
+        let mut turn = self.turns.of(object.place().key);
         *turn += 1;
         self.memory.remove(object.place());
         self.below.get().iter().for_each(|below| below.remove(object.place()));
@@ -501,12 +502,12 @@ impl Store {
         let came = || brought.iter().find(|object| object.place() == place).cloned();
         let object = self.memory.get(place).or_else(came)?;
         // Equal hashes are not enough: two texts with one hash could be made on purpose.
-        (object.key == *key && self.is_usable(&object)).then_some(object)
+        (object.is_of(key) && self.is_usable(&object)).then_some(object)
     }
 
     /// What is missing of it can be fetched, or nothing is missing.
     fn is_usable(&self, object: &Object) -> bool {
-        object.is_combinable || self.is_whole(object)
+        object.is_combinable() || self.is_whole(object)
     }
 
     /// Changes the record of a key's variants, whose turn is taken; on disk, too, where it lies there.

@@ -1,26 +1,41 @@
-//! A stored response: its head, and its body. One of at most a segment lies with the head, in pieces that readers share;
-//! a longer one lies beside it in segments.
+//! A stored response: its head, and its body. One of at most a segment lies with the head; a longer one lies beside it in
+//! segments.
+//!
+//! Most objects are small, and what a cache takes beside their bytes decides how many it holds. So an object is its numbers,
+//! one block for all that has no fixed length, and the body; and it weighs what these three take of the allocator. The block
+//! is also what lies on disk ([`super::record`]): the key's length and text, the names of Vary and how many there are, the
+//! variant where there is one, tags, and from [`Object::fields`] on the fields.
 
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use shared::time::UnixMillis;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::key::CacheKey;
-use crate::semantics::StoredHead;
+use crate::purge::{Position, TagList};
 use crate::semantics::compress::Coding;
 use crate::semantics::conditional::same_strong_validator;
-use crate::semantics::vary::VariantKey;
+use crate::semantics::fields::{
+    pass_name, push_fields, push_name, push_number, take_bytes, take_name, take_number,
+};
+use crate::semantics::freshness::{Lifetimes, Source};
+use crate::semantics::vary::{VariantKey, Vary};
+use crate::semantics::{Fields, Life, Lines as _, StoredHead};
 
 use super::below::Asked;
 use super::version::Version;
 
-/// What an object costs beside its fields and bytes: itself, its key, the store's entry and the allocator's share.
-/// Measured by `cargo run --release -p benches --bin object_memory`.
-const OVERHEAD: usize = 830;
+/// What the memory tier's table and its policy take for an entry. Measured by
+/// `cargo run --release -p benches --bin object_memory`.
+pub(super) const ENTRY: u64 = 100;
+
+/// Counters of an [`Arc`].
+const COUNTERS: usize = 2 * size_of::<usize>();
 
 /// Where an object lies: a key's hash and a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,39 +49,138 @@ pub struct ObjectKey {
 /// Where a body lies.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// Here, whole.
-    Inline(Box<[Bytes]>),
+    /// Here, whole, in memory of its own.
+    Inline(Arc<[u8]>),
     /// In segments, each of which may be stored or not.
     Segments(Arc<Version>),
 }
 
+impl Content {
+    /// Here, a copy: pieces as they were received are slices of buffers, all of which they would keep for as long as the
+    /// object is stored.
+    pub fn inline(pieces: &[Bytes]) -> Self {
+        if let [only] = pieces {
+            return Self::Inline(Arc::from(&only[..]));
+        }
+        let length = pieces.iter().map(Bytes::len).sum();
+        let mut all: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+        // Nobody else has it yet.
+        let mut rest = Arc::get_mut(&mut all).unwrap_or_default();
+        for piece in pieces {
+            let Some((room, after)) = rest.split_at_mut_checked(piece.len()) else { break };
+            room.copy_from_slice(piece);
+            rest = after;
+        }
+        Self::Inline(all)
+    }
+}
+
+/// Milliseconds, up to nine thousand years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Millis([u8; 6]);
+
+impl Millis {
+    pub(super) fn of(duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min((1 << 48) - 1);
+        let [a, b, c, d, e, f, ..] = millis.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
+    pub(super) const fn get(self) -> Duration {
+        let [a, b, c, d, e, f] = self.0;
+        Duration::from_millis(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+}
+
+/// A status in the lower ten bits, where a lifetime comes from above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct About(pub(super) u16);
+
+const SOURCES: [Source; 8] = [
+    Source::Targeted,
+    Source::Surrogate,
+    Source::SMaxage,
+    Source::MaxAge,
+    Source::Expires,
+    Source::NegativeTtl,
+    Source::Heuristic,
+    Source::Default,
+];
+
+impl About {
+    fn of(status: StatusCode, source: Source) -> Self {
+        let place = SOURCES.iter().position(|known| *known == source).unwrap_or_default();
+        Self(status.as_u16() | (place as u16) << 10)
+    }
+
+    /// From a number that anybody has written.
+    pub(super) fn checked(number: u16) -> Option<Self> {
+        let is_status = StatusCode::from_u16(number & 0x3ff).is_ok();
+        (is_status && usize::from(number >> 10) < SOURCES.len()).then_some(Self(number))
+    }
+
+    fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.0 & 0x3ff).unwrap_or_default()
+    }
+
+    fn source(self) -> Source {
+        SOURCES.get(usize::from(self.0 >> 10)).copied().unwrap_or(Source::Default)
+    }
+}
+
+/// A wait that is none.
+pub(super) const NO_WAIT: u32 = u32::MAX;
+
+/// Bits of [`Object::flags`].
+pub(super) mod flag {
+    pub(in crate::store) const MUST_REVALIDATE: u8 = 1;
+    pub(in crate::store) const NO_CACHE: u8 = 1 << 1;
+    pub(in crate::store) const IMMUTABLE: u8 = 1 << 2;
+    pub(in crate::store) const ALL_TAGS: u8 = 1 << 3;
+    pub(in crate::store) const VARY_STAR: u8 = 1 << 4;
+    pub(in crate::store) const COMBINABLE: u8 = 1 << 5;
+    pub(in crate::store) const VARIANT: u8 = 1 << 6;
+}
+
 /// A stored response. Never changed: an update makes a new one that shares the body.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Object {
-    /// The whole key, compared on every lookup.
-    pub key: CacheKey,
-    /// The variant that the request fields of its fetch selected.
-    pub variant: VariantKey,
-    /// The head.
-    pub head: StoredHead,
-    /// The body.
-    pub body: Content,
-    /// The whole body's length.
-    pub length: u64,
-    /// Which body it is: an update of the head leaves it. That of an encoding is the one that it was made of.
-    pub body_id: u64,
-    /// Whether parts of the body that were fetched apart may be put together: it has a strong validator (RFC 9111 §3.4).
-    pub is_combinable: bool,
+    pub(super) block: Box<[u8]>,
+    pub(super) body: Content,
+    pub(super) length: u64,
+    pub(super) body_id: u64,
+    pub(super) response_time: UnixMillis,
+    pub(super) fence: Position,
+    pub(super) initial_age: Millis,
+    pub(super) fresh: Millis,
+    pub(super) while_revalidate: Millis,
+    pub(super) if_error: Millis,
+    /// Milliseconds from the request to the response.
+    pub(super) took: u32,
+    /// Milliseconds, or [`NO_WAIT`].
+    pub(super) after_wait: u32,
+    /// Where the fields begin in the block.
+    pub(super) fields_at: u32,
+    pub(super) about: About,
+    pub(super) flags: u8,
     /// What the disks know of it. An update of the head leaves it.
     pub asked: Asked,
+}
+
+/// What an object says before its fields.
+pub(super) struct Beginning<'a> {
+    pub(super) key: &'a [u8],
+    /// What follows the names of Vary.
+    pub(super) rest: &'a [u8],
+    /// From the number of names in Vary on.
+    pub(super) vary: &'a [u8],
 }
 
 impl Object {
     /// With a body of its own.
     pub fn new(key: CacheKey, variant: VariantKey, head: StoredHead, body: Vec<Bytes>) -> Self {
         let length = body.iter().map(|piece| piece.len() as u64).sum();
-        let body = Content::Inline(body.into_boxed_slice());
-        Self::made(key, variant, head, body, length, next_body_id())
+        Self::made(key.text(), variant, &head, Content::inline(&body), length, next_body_id())
     }
 
     /// With a body of `length` bytes in segments.
@@ -78,53 +192,221 @@ impl Object {
         length: u64,
     ) -> Self {
         let body = Content::Segments(version);
-        Self::made(key, variant, head, body, length, next_body_id())
-    }
-
-    /// As it was before it lay on disk.
-    pub(super) fn restored(
-        key: CacheKey,
-        variant: VariantKey,
-        head: StoredHead,
-        body: Content,
-        length: u64,
-        body_id: u64,
-    ) -> Self {
-        Self::made(key, variant, head, body, length, body_id)
+        Self::made(key.text(), variant, &head, body, length, next_body_id())
     }
 
     fn made(
-        key: CacheKey,
+        key: &str,
         variant: VariantKey,
-        head: StoredHead,
+        head: &StoredHead,
         body: Content,
         length: u64,
         body_id: u64,
     ) -> Self {
-        let head = StoredHead { headers: compact(&head.headers), ..head };
-        let is_combinable = same_strong_validator(&head.headers, &head.headers);
-        let asked = Asked::default();
-        Self { key, variant, head, body, length, body_id, is_combinable, asked }
+        let lifetimes = head.lifetimes;
+        let tags = TagList::from(&head.tags);
+        let mut flags = 0;
+        let mut set = |bit, is: bool| flags |= if is { bit } else { 0 };
+        set(flag::MUST_REVALIDATE, lifetimes.must_revalidate);
+        set(flag::NO_CACHE, lifetimes.no_cache);
+        set(flag::IMMUTABLE, lifetimes.immutable);
+        set(flag::ALL_TAGS, tags.has_all());
+        set(flag::VARY_STAR, head.vary == Vary::Star);
+        set(flag::COMBINABLE, same_strong_validator(&head.headers, &head.headers));
+        set(flag::VARIANT, variant != VariantKey::NONE);
+        let mut block = Vec::new();
+        push_number(&mut block, key.len() as u64);
+        block.extend_from_slice(key.as_bytes());
+        push_names(&mut block, &head.vary);
+        if variant != VariantKey::NONE {
+            block.extend(variant.0.to_le_bytes());
+        }
+        block.extend_from_slice(tags.bytes());
+        let fields_at = u32::try_from(block.len()).unwrap_or(u32::MAX);
+        push_fields(&mut block, &head.headers);
+        let millis = |duration: Duration| {
+            u32::try_from(duration.as_millis()).unwrap_or(NO_WAIT).min(NO_WAIT - 1)
+        };
+        // A part of a millisecond counts as age, and not as life.
+        let initial_age = head.initial_age.saturating_add(Duration::from_nanos(999_999));
+        Self {
+            block: block.into_boxed_slice(),
+            body,
+            length,
+            body_id,
+            response_time: head.response_time,
+            fence: head.fence,
+            initial_age: Millis::of(initial_age),
+            fresh: Millis::of(lifetimes.fresh),
+            while_revalidate: Millis::of(lifetimes.while_revalidate),
+            if_error: Millis::of(lifetimes.if_error),
+            took: millis(head.response_time.since(head.request_time)),
+            after_wait: lifetimes.after_wait.map_or(NO_WAIT, millis),
+            fields_at,
+            about: About::of(head.status, lifetimes.source),
+            flags,
+            asked: Asked::default(),
+        }
     }
 
     /// The same body under a new head (RFC 9111 §4.3.4).
-    pub fn with_head(&self, head: StoredHead) -> Self {
-        let (key, body) = (self.key.clone(), self.body.clone());
-        let made = Self::made(key, self.variant, head, body, self.length, self.body_id);
+    #[must_use]
+    pub fn with_head(&self, head: &StoredHead) -> Self {
+        self.updated(self.variant(), head)
+    }
+
+    /// The same body under a new head, of a variant that may be another one.
+    #[must_use]
+    pub fn updated(&self, variant: VariantKey, head: &StoredHead) -> Self {
+        let body = self.body.clone();
+        let made = Self::made(self.key_text(), variant, head, body, self.length, self.body_id);
         Self { asked: self.asked.clone(), ..made }
     }
 
     /// An encoding of its body, under its head with other fields. It lies where no request's fields lead to.
     pub fn encoding(&self, coding: Coding, headers: HeaderMap, body: Content, length: u64) -> Self {
-        let head = StoredHead { headers, ..self.head.clone() };
+        let head = StoredHead { headers, ..self.head() };
         let variant = self.encoding_place(coding).variant;
-        Self::made(self.key.clone(), variant, head, body, length, self.body_id)
+        Self::made(self.key_text(), variant, &head, body, length, self.body_id)
     }
 
     /// Where an encoding of it lies.
     pub fn encoding_place(&self, coding: Coding) -> ObjectKey {
         let salt = xxh3_128(coding.token().as_bytes());
-        ObjectKey { key: self.key.hash(), variant: VariantKey(self.variant.0 ^ salt) }
+        let ObjectKey { key, variant } = self.place();
+        ObjectKey { key, variant: VariantKey(variant.0 ^ salt) }
+    }
+
+    /// Its head as it was stored.
+    pub fn head(&self) -> StoredHead {
+        StoredHead {
+            status: self.status(),
+            headers: self.fields().to_header_map(),
+            request_time: self.request_time(),
+            response_time: self.response_time,
+            initial_age: self.initial_age.get(),
+            lifetimes: self.life().lifetimes,
+            vary: self.vary(),
+            fence: self.fence,
+            tags: self.tags().to_tags(),
+        }
+    }
+
+    /// Its key. Made anew: most need no more than [`Self::key_text`].
+    pub fn key(&self) -> CacheKey {
+        CacheKey::of_text(self.key_text())
+    }
+
+    /// The text of its whole key, compared on every lookup.
+    pub fn key_text(&self) -> &str {
+        let key = self.beginning().and_then(|beginning| std::str::from_utf8(beginning.key).ok());
+        key.unwrap_or_default()
+    }
+
+    /// Whether it is stored under this key: two texts with one hash could be made on purpose.
+    pub fn is_of(&self, key: &CacheKey) -> bool {
+        self.beginning().is_some_and(|beginning| beginning.key == key.text().as_bytes())
+    }
+
+    /// The variant that the request fields of its fetch selected.
+    pub fn variant(&self) -> VariantKey {
+        let variant = self.beginning().and_then(|beginning| beginning.rest.first_chunk().copied());
+        match variant {
+            Some(bytes) if self.has(flag::VARIANT) => VariantKey(u128::from_le_bytes(bytes)),
+            _ => VariantKey::NONE,
+        }
+    }
+
+    /// Which request fields select it.
+    pub fn vary(&self) -> Vary {
+        if self.has(flag::VARY_STAR) {
+            return Vary::Star;
+        }
+        let names = self.beginning().and_then(|beginning| take_names(&mut { beginning.vary }));
+        names.unwrap_or(Vary::Star)
+    }
+
+    /// What purges by tag find it by.
+    pub fn tags(&self) -> TagList<'_> {
+        let rest = self.beginning().map_or(&[][..], |beginning| beginning.rest);
+        let variant = if self.has(flag::VARIANT) { size_of::<VariantKey>() } else { 0 };
+        TagList::of(rest.get(variant..).unwrap_or_default(), self.has(flag::ALL_TAGS))
+    }
+
+    /// Its fields.
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::of(self.block.get(self.fields_at as usize..).unwrap_or_default())
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.about.status()
+    }
+
+    /// Purges up to this one are known to have come before its fetch, or before its last revalidation.
+    pub const fn fence(&self) -> Position {
+        self.fence
+    }
+
+    /// When the request for it was sent, see [`StoredHead::request_time`].
+    pub fn request_time(&self) -> UnixMillis {
+        self.response_time - Duration::from_millis(self.took.into())
+    }
+
+    /// When it arrived, see [`StoredHead::response_time`].
+    pub const fn response_time(&self) -> UnixMillis {
+        self.response_time
+    }
+
+    /// What its age and lifetime are counted from.
+    pub fn life(&self) -> Life {
+        Life {
+            response_time: self.response_time,
+            initial_age: self.initial_age.get(),
+            lifetimes: Lifetimes {
+                fresh: self.fresh.get(),
+                source: self.about.source(),
+                while_revalidate: self.while_revalidate.get(),
+                if_error: self.if_error.get(),
+                after_wait: match self.after_wait {
+                    NO_WAIT => None,
+                    wait => Some(Duration::from_millis(wait as u64)),
+                },
+                must_revalidate: self.has(flag::MUST_REVALIDATE),
+                no_cache: self.has(flag::NO_CACHE),
+                immutable: self.has(flag::IMMUTABLE),
+            },
+        }
+    }
+
+    /// RFC 9111 §4.2.3: current_age.
+    pub fn current_age(&self, now: UnixMillis) -> Duration {
+        self.life().current_age(now)
+    }
+
+    /// What is left of its lifetime in milliseconds; negative once it is stale.
+    pub fn remaining_millis(&self, now: UnixMillis) -> i64 {
+        self.life().remaining_millis(now)
+    }
+
+    /// Its body.
+    pub const fn body(&self) -> &Content {
+        &self.body
+    }
+
+    /// The whole body's length.
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Which body it is: an update of the head leaves it. That of an encoding is the one that it was made of.
+    pub const fn body_id(&self) -> u64 {
+        self.body_id
+    }
+
+    /// Whether parts of the body that were fetched apart may be put together: it has a strong validator (RFC 9111 §3.4).
+    pub const fn is_combinable(&self) -> bool {
+        self.has(flag::COMBINABLE)
     }
 
     /// Its version, when its body lies in segments.
@@ -136,19 +418,81 @@ impl Object {
     }
 
     /// Where it lies.
-    pub const fn place(&self) -> ObjectKey {
-        ObjectKey { key: self.key.hash(), variant: self.variant }
+    pub fn place(&self) -> ObjectKey {
+        ObjectKey { key: xxh3_128(self.key_text().as_bytes()), variant: self.variant() }
     }
 
     /// The memory that it takes, all told but for segments, which are weighed one by one.
     pub fn weight(&self) -> u64 {
         let body = match &self.body {
-            Content::Inline(pieces) => self.length + (pieces.len() * 2 * size_of::<Bytes>()) as u64,
-            Content::Segments(_) => size_of::<Version>() as u64,
+            Content::Inline(body) => allocated(COUNTERS + body.len()),
+            Content::Segments(_) => allocated(COUNTERS + size_of::<Version>()),
         };
-        let tags = self.head.tags.weight();
-        body + (OVERHEAD + self.key.text().len() + fields(&self.head.headers) + tags) as u64
+        ENTRY + allocated(COUNTERS + size_of::<Self>()) + allocated(self.block.len()) + body
     }
+
+    const fn has(&self, bit: u8) -> bool {
+        self.flags & bit != 0
+    }
+
+    /// What stands before the fields. There is one: this is written here, and checked where it was read.
+    fn beginning(&self) -> Option<Beginning<'_>> {
+        Beginning::of(self.block.get(..self.fields_at as usize)?)
+    }
+}
+
+impl<'a> Beginning<'a> {
+    pub(super) fn of(block: &'a [u8]) -> Option<Self> {
+        let mut rest = block;
+        let length = take_number(&mut rest)?;
+        let key = take_bytes(&mut rest, length)?;
+        let vary = rest;
+        for _ in 0..take_number(&mut rest)? {
+            pass_name(&mut rest)?;
+        }
+        Some(Self { key, rest, vary })
+    }
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Object")
+            .field("key", &self.key_text())
+            .field("variant", &self.variant())
+            .field("length", &self.length)
+            .field("body_id", &self.body_id)
+            .field("head", &self.head())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A list of Vary; `*` has no names.
+pub(super) fn push_names(out: &mut Vec<u8>, vary: &Vary) {
+    push_number(out, vary.names().len() as u64);
+    vary.names().iter().for_each(|name| push_name(out, name));
+}
+
+pub(super) fn take_names(rest: &mut &[u8]) -> Option<Vary> {
+    let count = take_number(rest)?;
+    let mut names = Vec::new();
+    for _ in 0..count {
+        // Each takes a byte at least: a count that lies ends here.
+        names.push(take_name(rest)?);
+    }
+    Vary::of_names(names)
+}
+
+/// What glibc's allocator takes for so many bytes: 8 of its own, in steps of 16, and whole pages for what is mapped by
+/// itself.
+pub(super) const fn allocated(bytes: usize) -> u64 {
+    const MAPPED: usize = 128 << 10;
+    let taken = match bytes {
+        0 => 0,
+        1..=24 => 32,
+        25..MAPPED => (bytes + 8).next_multiple_of(16),
+        _ => bytes.saturating_add(16).div_ceil(4096).saturating_mul(4096),
+    };
+    taken as u64
 }
 
 static NEXT_BODY_ID: AtomicU64 = AtomicU64::new(0);
@@ -164,85 +508,5 @@ pub fn number_bodies_from(first: u64) {
     NEXT_BODY_ID.fetch_max(first, Ordering::Relaxed);
 }
 
-/// A copy of fields in memory of its own. As they were received they are slices of a read buffer, all of which they
-/// would keep for as long as the object is stored.
-fn compact(headers: &HeaderMap) -> HeaderMap {
-    let mut values = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
-    let mut copy = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        values.extend_from_slice(value.as_bytes());
-        let mut new = match HeaderValue::from_maybe_shared(values.split().freeze()) {
-            Ok(new) => new,
-            // The same bytes were a value before.
-            Err(_) => value.clone(),
-        };
-        new.set_sensitive(value.is_sensitive());
-        copy.append(name.clone(), new);
-    }
-    copy
-}
-
-/// Roughly what a header map takes: an entry and its part of the index, names that are no standard ones, values.
-fn fields(headers: &HeaderMap) -> usize {
-    const ENTRY: usize = 120;
-    headers.iter().map(|(name, value)| ENTRY + name.as_str().len() + value.len()).sum()
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::key::KeyRules;
-    use crate::semantics::Policy;
-    use crate::semantics::freshness::Exchange;
-    use http::{Method, StatusCode};
-    use shared::time::UnixMillis;
-
-    /// An object as a fetch would make it.
-    pub(crate) fn object(
-        path: &str,
-        response: &HeaderMap,
-        request: &HeaderMap,
-        body: &[u8],
-    ) -> Arc<Object> {
-        let key = CacheKey::new("http", "a.test", path, None, request, &KeyRules::default());
-        let now = UnixMillis::from_secs(1_795_266_040);
-        let exchange = Exchange {
-            method: &Method::GET,
-            path,
-            request,
-            status: StatusCode::OK,
-            response,
-            request_time: now,
-            response_time: now,
-        };
-        let head = StoredHead::new(&exchange, &Policy::default()).unwrap();
-        let variant = head.vary.variant(request).unwrap();
-        Arc::new(Object::new(key, variant, head, vec![Bytes::copy_from_slice(body)]))
-    }
-
-    #[test]
-    fn stored_fields_do_not_hold_a_read_buffer() {
-        let buffer = Bytes::from(b"text/css".repeat(1000));
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_maybe_shared(buffer.slice(..8)).unwrap());
-        headers.append("x-a", HeaderValue::from_static("1"));
-        headers.append("x-a", HeaderValue::from_static("2"));
-        let stored = object("/a", &headers, &HeaderMap::new(), b"body");
-        assert_eq!(stored.head.headers["content-type"], "text/css");
-        assert_eq!(stored.head.headers.get_all("x-a").iter().count(), 2);
-        drop(headers);
-        assert!(buffer.is_unique());
-    }
-
-    #[test]
-    fn a_new_head_shares_the_body() {
-        let old = object("/a", &HeaderMap::new(), &HeaderMap::new(), b"body");
-        let new = old.with_head(old.head.clone());
-        let (Content::Inline(a), Content::Inline(b)) = (&old.body, &new.body) else {
-            panic!("a small body lies with its head")
-        };
-        assert_eq!(a[0].as_ptr(), b[0].as_ptr());
-        assert_eq!(new.length, 4);
-        assert!(new.weight() > 4);
-    }
-}
+pub(crate) mod tests;

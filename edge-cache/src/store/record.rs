@@ -7,21 +7,19 @@
 //! clock; another adds what has passed by the wall clock, and where that was set back, nothing: no response is ever
 //! younger than it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use shared::time::UnixMillis;
 
 use super::Variants;
-use super::object::{Content, Object};
-use crate::key::CacheKey;
-use crate::purge::{Position, Tags};
-use crate::semantics::StoredHead;
-use crate::semantics::fields::{
-    Fields, push_name, push_number, take_bytes, take_name, take_number,
-};
-use crate::semantics::freshness::{Lifetimes, Source};
-use crate::semantics::vary::{VariantKey, Vary, VaryLists};
+use super::below::Asked;
+use super::object::{About, Beginning, Content, Millis, Object, flag, push_names, take_names};
+use crate::purge::{Position, TagList};
+use crate::semantics::Fields;
+use crate::semantics::conditional::same_strong_validator;
+use crate::semantics::fields::{push_number, take_number};
+use crate::semantics::vary::{VariantKey, VaryLists};
 
 /// The version of all that is written here, the numbers of field names included. What has another one is not read.
 pub const FORMAT: u8 = 1;
@@ -36,9 +34,9 @@ const VARIANTS: u8 = b'V';
 pub struct Clock {
     /// By the wall clock.
     pub wall: UnixMillis,
-    /// By the clock of [`StoredHead::response_time`].
+    /// By the clock of [`Object::response_time`].
     pub steady: UnixMillis,
-    /// A number that no other run of the node has, nor one that shares its disks: `steady` times of two runs cannot be
+    /// A number that no other run of the node has: `steady` times of two runs cannot be
     /// compared.
     pub run: u64,
 }
@@ -71,101 +69,56 @@ pub enum Lies {
 /// A decoded head.
 #[derive(Clone, Debug)]
 pub struct Decoded {
-    /// The whole key.
-    pub key: CacheKey,
-    /// The variant.
-    pub variant: VariantKey,
-    /// The head.
-    pub head: StoredHead,
-    /// The body's length.
-    pub length: u64,
-    /// [`Object::body_id`].
-    pub body_id: u64,
+    /// Without its body.
+    object: Object,
     /// Where the body is.
     pub lies: Lies,
 }
 
 impl Decoded {
+    /// What it is the head of. The body is not there.
+    pub const fn head(&self) -> &Object {
+        &self.object
+    }
+
     /// The object, with its body as it was found. `None`: the body is not the one of this head.
     pub fn into_object(self, body: Content) -> Option<Object> {
-        let Self { key, variant, head, length, body_id, lies } = self;
+        let Self { object, lies } = self;
         let fits = match (&body, lies) {
-            (Content::Inline(pieces), Lies::Inline) => {
-                pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() == length
-            }
+            (Content::Inline(body), Lies::Inline) => body.len() as u64 == object.length,
             (Content::Segments(found), Lies::Segments { version, .. }) => found.id() == version,
             _ => false,
         };
-        fits.then(|| Object::restored(key, variant, head, body, length, body_id))
+        fits.then_some(Object { body, ..object })
     }
 }
 
-/// Bits of a head's record.
-mod flag {
-    pub(super) const MUST_REVALIDATE: u8 = 1;
-    pub(super) const NO_CACHE: u8 = 1 << 1;
-    pub(super) const IMMUTABLE: u8 = 1 << 2;
-    pub(super) const ALL_TAGS: u8 = 1 << 3;
-    pub(super) const VARY_STAR: u8 = 1 << 4;
-    pub(super) const SEGMENTS: u8 = 1 << 5;
-    pub(super) const VARIANT: u8 = 1 << 6;
-}
+/// A bit of a record beside those of an object ([`flag`]).
+const SEGMENTS: u8 = 1 << 7;
 
 /// The record of an object's head. `segment_size` is how its body is cut, if it is.
 pub fn encode_head(object: &Object, segment_size: u64, clock: Clock) -> Vec<u8> {
-    let Object { key, variant, head, body, length, body_id, .. } = object;
-    let Lifetimes {
-        fresh,
-        source,
-        while_revalidate,
-        if_error,
-        after_wait,
-        must_revalidate,
-        no_cache,
-        immutable,
-    } = head.lifetimes;
-    let fields = Fields::from(&head.headers);
-    let mut out = Vec::with_capacity(128 + key.text().len() + fields.block().len());
-    let mut flags = 0;
-    let mut set = |bit, is: bool| flags |= if is { bit } else { 0 };
-    set(flag::MUST_REVALIDATE, must_revalidate);
-    set(flag::NO_CACHE, no_cache);
-    set(flag::IMMUTABLE, immutable);
-    set(flag::ALL_TAGS, head.tags.has_all());
-    set(flag::VARY_STAR, head.vary == Vary::Star);
-    set(flag::SEGMENTS, matches!(body, Content::Segments(_)));
-    set(flag::VARIANT, *variant != VariantKey::NONE);
-    out.extend([HEAD, FORMAT, flags, source_number(source)]);
-    out.extend(head.status.as_u16().to_le_bytes());
-    for fixed in [clock.wall.0, clock.run, head.response_time.0, *body_id] {
+    let mut out = Vec::with_capacity(96 + object.block.len());
+    let segments = if object.version().is_some() { SEGMENTS } else { 0 };
+    out.extend([HEAD, FORMAT, object.flags | segments]);
+    out.extend(object.about.0.to_le_bytes());
+    for fixed in [clock.wall.0, clock.run, object.response_time.0, object.body_id] {
         out.extend(fixed.to_le_bytes());
     }
-    let rested = clock.steady.since(head.response_time);
-    let took = head.response_time.since(head.request_time);
-    for duration in [rested, took] {
-        push_number(&mut out, millis(duration));
+    push_number(&mut out, millis(clock.steady.since(object.response_time)));
+    push_number(&mut out, object.took.into());
+    for duration in [object.initial_age, object.fresh, object.while_revalidate, object.if_error] {
+        push_number(&mut out, millis(duration.get()));
     }
-    // A part of a millisecond counts as age, and not as life.
-    push_number(&mut out, millis(head.initial_age.saturating_add(Duration::from_nanos(999_999))));
-    for duration in [fresh, while_revalidate, if_error] {
-        push_number(&mut out, millis(duration));
-    }
-    push_number(&mut out, after_wait.map_or(0, |wait| millis(wait).saturating_add(1)));
-    push_number(&mut out, head.fence.0);
-    if *variant != VariantKey::NONE {
-        out.extend(variant.0.to_le_bytes());
-    }
-    push_number(&mut out, *length);
-    if let Content::Segments(version) = body {
+    push_number(&mut out, object.after_wait.into());
+    push_number(&mut out, object.fence.0);
+    push_number(&mut out, object.length);
+    if let Some(version) = object.version() {
         push_number(&mut out, version.id());
         push_number(&mut out, segment_size);
     }
-    push_number(&mut out, key.text().len() as u64);
-    out.extend(key.text().as_bytes());
-    push_names(&mut out, &head.vary);
-    push_number(&mut out, head.tags.hashes().len() as u64);
-    head.tags.hashes().iter().for_each(|hash| out.extend(hash.to_le_bytes()));
-    out.extend(fields.block());
+    push_number(&mut out, object.fields_at.into());
+    out.extend_from_slice(&object.block);
     out
 }
 
@@ -179,35 +132,24 @@ pub fn decode_head(record: &[u8], clock: Clock) -> Result<Decoded, Malformed> {
 }
 
 fn decode(rest: &mut &[u8], clock: Clock) -> Option<Decoded> {
-    let [flags, source] = take_array(rest)?;
-    let has = |bit| flags & bit != 0;
-    let status = StatusCode::from_u16(u16::from_le_bytes(take_array(rest)?)).ok()?;
+    let [flags] = take_array(rest)?;
+    let about = About::checked(u16::from_le_bytes(take_array(rest)?))?;
     let [wall, run, arrived, body_id] = take_fixed(rest)?;
     let written = UnixMillis(wall);
-    let (rested, took) = (take_duration(rest)?, take_duration(rest)?);
+    let rested = take_duration(rest)?;
+    let took = u32::try_from(take_number(rest)?).ok()?;
     let initial_age = take_duration(rest)?;
     let (fresh, while_revalidate) = (take_duration(rest)?, take_duration(rest)?);
     let if_error = take_duration(rest)?;
-    let after_wait = take_number(rest)?.checked_sub(1).map(Duration::from_millis);
+    let after_wait = u32::try_from(take_number(rest)?).ok()?;
     let fence = Position(take_number(rest)?);
-    let variant = match has(flag::VARIANT) {
-        true => VariantKey(u128::from_le_bytes(take_array(rest)?)),
-        false => VariantKey::NONE,
-    };
     let length = take_number(rest)?;
-    let lies = match has(flag::SEGMENTS) {
+    let lies = match flags & SEGMENTS != 0 {
         true => Lies::Segments { version: take_number(rest)?, segment_size: take_number(rest)? },
         false => Lies::Inline,
     };
-    let key_length = take_number(rest)?;
-    let key = CacheKey::of_text(std::str::from_utf8(take_bytes(rest, key_length)?).ok()?);
-    let vary = match (take_names(rest)?, has(flag::VARY_STAR)) {
-        (Vary::Fields(names), true) if names.is_empty() => Vary::Star,
-        (_, true) => return None,
-        (names, false) => names,
-    };
-    let tags = Tags::from_hashes(take_hashes(rest)?, has(flag::ALL_TAGS))?;
-    let headers = Fields::from_block(rest)?.to_header_map();
+    let fields_at = u32::try_from(take_number(rest)?).ok()?;
+    let combinable = check_block(rest, fields_at as usize, flags)?;
 
     // A run knows its own times; what it says of those to come was written by nobody.
     let (response_time, initial_age) = match run == clock.run && arrived <= clock.steady.0 {
@@ -220,27 +162,44 @@ fn decode(rest: &mut &[u8], clock: Clock) -> Option<Decoded> {
             (response_time, initial_age.saturating_add(before))
         }
     };
-    let head = StoredHead {
-        status,
-        headers,
-        request_time: response_time - took,
+    let flags = flags & !(SEGMENTS | flag::COMBINABLE);
+    let object = Object {
+        block: Box::from(*rest),
+        body: Content::Inline(Arc::default()),
+        length,
+        body_id,
         response_time,
-        initial_age,
-        lifetimes: Lifetimes {
-            fresh,
-            source: source_of(source)?,
-            while_revalidate,
-            if_error,
-            after_wait,
-            must_revalidate: has(flag::MUST_REVALIDATE),
-            no_cache: has(flag::NO_CACHE),
-            immutable: has(flag::IMMUTABLE),
-        },
-        vary,
         fence,
-        tags,
+        initial_age: Millis::of(initial_age),
+        fresh: Millis::of(fresh),
+        while_revalidate: Millis::of(while_revalidate),
+        if_error: Millis::of(if_error),
+        took,
+        after_wait,
+        fields_at,
+        about,
+        flags: if combinable { flags | flag::COMBINABLE } else { flags },
+        asked: Asked::settled(),
     };
-    Some(Decoded { key, variant, head, length, body_id, lies })
+    Some(Decoded { object, lies })
+}
+
+/// Whether an object's block is one, and then whether it has a strong validator.
+fn check_block(block: &[u8], fields_at: usize, flags: u8) -> Option<bool> {
+    let has = |bit| flags & bit != 0;
+    let (beginning, fields) = block.split_at_checked(fields_at)?;
+    let Beginning { key, mut vary, mut rest } = Beginning::of(beginning)?;
+    std::str::from_utf8(key).ok()?;
+    let names = take_names(&mut vary)?;
+    if has(flag::VARY_STAR) && !names.names().is_empty() {
+        return None;
+    }
+    if has(flag::VARIANT) && u128::from_le_bytes(take_array(&mut rest)?) == VariantKey::NONE.0 {
+        return None;
+    }
+    TagList::checked(rest, has(flag::ALL_TAGS))?;
+    let fields = Fields::checked(fields)?;
+    Some(same_strong_validator(&fields, &fields))
 }
 
 /// The record of what a key's responses have had in Vary, and of which variants there are.
@@ -282,28 +241,6 @@ fn body_of(record: &[u8], kind: u8) -> Result<&[u8], Malformed> {
     }
 }
 
-/// A list of Vary; `*` has no names.
-fn push_names(out: &mut Vec<u8>, vary: &Vary) {
-    push_number(out, vary.names().len() as u64);
-    vary.names().iter().for_each(|name| push_name(out, name));
-}
-
-fn take_names(rest: &mut &[u8]) -> Option<Vary> {
-    let count = take_number(rest)?;
-    let mut names = Vec::new();
-    for _ in 0..count {
-        // Each takes a byte at least: a count that lies ends here.
-        names.push(take_name(rest)?);
-    }
-    Vary::of_names(names)
-}
-
-fn take_hashes(rest: &mut &[u8]) -> Option<Vec<u64>> {
-    let count = take_number(rest)?;
-    let bytes = take_bytes(rest, count.checked_mul(8)?)?;
-    Some(bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
-}
-
 fn take_duration(rest: &mut &[u8]) -> Option<Duration> {
     take_number(rest).map(Duration::from_millis)
 }
@@ -324,25 +261,6 @@ fn take_fixed<const N: usize>(rest: &mut &[u8]) -> Option<[u64; N]> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-const SOURCES: [Source; 8] = [
-    Source::Targeted,
-    Source::Surrogate,
-    Source::SMaxage,
-    Source::MaxAge,
-    Source::Expires,
-    Source::NegativeTtl,
-    Source::Heuristic,
-    Source::Default,
-];
-
-fn source_number(source: Source) -> u8 {
-    SOURCES.iter().position(|known| *known == source).map_or(u8::MAX, |place| place as u8)
-}
-
-fn source_of(number: u8) -> Option<Source> {
-    SOURCES.get(usize::from(number)).copied()
 }
 
 #[cfg(test)]

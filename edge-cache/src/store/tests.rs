@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::purge::{Kind, Position, Target};
+use crate::semantics::StoredHead;
 use object::tests::object;
 
 const LAYOUT: Layout = Layout::new(1 << 16);
@@ -18,8 +19,8 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn found(found: Found) -> Option<Vec<u8>> {
     match found {
-        Found::Object(object) => match &object.body {
-            Content::Inline(pieces) => Some(pieces.concat()),
+        Found::Object(object) => match object.body() {
+            Content::Inline(body) => Some(body.to_vec()),
             Content::Segments(_) => None,
         },
         _ => None,
@@ -33,24 +34,24 @@ fn rfc9111_4_1_variants_are_told_apart() {
     let (en, de) = (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
     let vary = headers(&[("vary", "accept-language")]);
     let english = object("/a", &vary, &en, b"hello");
-    assert!(matches!(look(&store, &english.key, &en), Found::Nothing));
-    store.note_vary(&english.key, &english.head.vary);
-    assert_eq!(store.expected_variant(&english.key, &en), english.variant);
-    assert_ne!(store.expected_variant(&english.key, &de), english.variant);
+    assert!(matches!(look(&store, &english.key(), &en), Found::Nothing));
+    store.note_vary(&english.key(), &english.vary());
+    assert_eq!(store.expected_variant(&english.key(), &en), english.variant());
+    assert_ne!(store.expected_variant(&english.key(), &de), english.variant());
     assert!(store.put(Arc::clone(&english), 32));
-    assert_eq!(found(look(&store, &english.key, &en)).unwrap(), b"hello");
-    match look(&store, &english.key, &de) {
+    assert_eq!(found(look(&store, &english.key(), &en)).unwrap(), b"hello");
+    match look(&store, &english.key(), &de) {
         Found::OtherVariants(others) => assert_eq!(others.len(), 1),
         other => panic!("{other:?}"),
     }
     let german = object("/a", &vary, &de, b"hallo");
     assert!(store.put(Arc::clone(&german), 32));
-    assert_eq!(found(look(&store, &german.key, &de)).unwrap(), b"hallo");
-    assert_eq!(found(look(&store, &german.key, &en)).unwrap(), b"hello");
-    assert_eq!(store.all(&german.key).len(), 2);
+    assert_eq!(found(look(&store, &german.key(), &de)).unwrap(), b"hallo");
+    assert_eq!(found(look(&store, &german.key(), &en)).unwrap(), b"hello");
+    assert_eq!(store.all(&german.key()).len(), 2);
     store.fences().apply(&Target::All, Kind::Hard, Position(1));
-    assert!(store.all(&german.key).is_empty());
-    assert!(matches!(look(&store, &german.key, &de), Found::Purged));
+    assert!(store.all(&german.key()).is_empty());
+    assert!(matches!(look(&store, &german.key(), &de), Found::Purged));
 }
 
 /// RFC 9111 §4: what a newer response has replaced does not come back with the next one.
@@ -63,9 +64,9 @@ fn rfc9111_4_what_was_replaced_stays_away() {
     assert!(store.put(object("/a", &vary, &en, b"first"), 32));
     let second = object("/a", &none, &none, b"second");
     assert!(store.put(Arc::clone(&second), 32));
-    assert_eq!(found(look(&store, &second.key, &en)).unwrap(), b"second");
+    assert_eq!(found(look(&store, &second.key(), &en)).unwrap(), b"second");
     assert!(store.put(object("/a", &vary, &de, b"third"), 32));
-    match look(&store, &second.key, &en) {
+    match look(&store, &second.key(), &en) {
         Found::OtherVariants(others) => assert_eq!(others.len(), 1),
         other => panic!("{other:?}"),
     }
@@ -79,10 +80,10 @@ fn the_newest_response_says_whether_there_are_variants() {
     let vary = headers(&[("vary", "accept-language")]);
     assert!(store.put(Arc::clone(&plain), 32));
     assert!(store.put(object("/a", &vary, &headers(&[("accept-language", "en")]), b"hello"), 32));
-    assert!(found(look(&store, &plain.key, &none)).is_none(), "the plain one was replaced");
+    assert!(found(look(&store, &plain.key(), &none)).is_none(), "the plain one was replaced");
     assert!(store.put(Arc::clone(&plain), 32));
     assert_eq!(
-        found(look(&store, &plain.key, &headers(&[("accept-language", "en")]))).unwrap(),
+        found(look(&store, &plain.key(), &headers(&[("accept-language", "en")]))).unwrap(),
         b"plain"
     );
 }
@@ -96,7 +97,7 @@ fn variants_of_a_key_are_bounded() {
         request.insert("x-any", http::HeaderValue::from(n));
         let variant = object("/a", &vary, &request, b"v");
         assert!(store.put(Arc::clone(&variant), 8));
-        assert!(store.all(&variant.key).len() <= 8);
+        assert!(store.all(&variant.key()).len() <= 8);
     }
 }
 
@@ -105,11 +106,11 @@ fn an_uncacheable_key_is_remembered_until_something_is_stored() {
     let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
     let none = HeaderMap::new();
     let plain = object("/a", &none, &none, b"plain");
-    store.mark_uncacheable(&plain.key);
-    assert!(matches!(look(&store, &plain.key, &none), Found::Uncacheable));
+    store.mark_uncacheable(&plain.key());
+    assert!(matches!(look(&store, &plain.key(), &none), Found::Uncacheable));
     assert!(store.put(Arc::clone(&plain), 32));
     store.remove(&plain);
-    assert!(matches!(look(&store, &plain.key, &none), Found::Nothing));
+    assert!(matches!(look(&store, &plain.key(), &none), Found::Nothing));
 }
 
 /// A parent is asked for something newer than it has, and what has a late enough fence is found still.
@@ -120,14 +121,13 @@ fn what_is_below_the_floor_is_not_found() {
     let stored = object("/a", &none, &none, b"old");
     assert!(store.put(Arc::clone(&stored), 32));
     let hard = |at| Floor { hard: Position(at), soft: Position::default() };
-    assert!(matches!(store.lookup(&stored.key, &none, hard(1)), Found::Purged));
-    let mut newer = Object::clone(&stored);
-    newer.head.fence = Position(5);
+    assert!(matches!(store.lookup(&stored.key(), &none, hard(1)), Found::Purged));
+    let newer = stored.with_head(&StoredHead { fence: Position(5), ..stored.head() });
     assert!(store.put(Arc::new(newer), 32));
-    assert!(matches!(store.lookup(&stored.key, &none, hard(5)), Found::Object(_)));
-    assert!(matches!(store.lookup(&stored.key, &none, hard(6)), Found::Purged));
-    store.fences().apply(&Target::Url(stored.key.url().into()), Kind::Soft, Position(6));
-    let Found::Object(found) = store.lookup(&stored.key, &none, hard(5)) else { panic!() };
+    assert!(matches!(store.lookup(&stored.key(), &none, hard(5)), Found::Object(_)));
+    assert!(matches!(store.lookup(&stored.key(), &none, hard(6)), Found::Purged));
+    store.fences().apply(&Target::Url(stored.key().url().into()), Kind::Soft, Position(6));
+    let Found::Object(found) = store.lookup(&stored.key(), &none, hard(5)) else { panic!() };
     assert_eq!(store.judge(&found, hard(5)), Verdict::Stale);
     assert_eq!(store.judge(&stored, hard(5)), Verdict::Purged);
 }
@@ -139,10 +139,10 @@ fn pitfall_50_equal_hashes_are_not_equal_keys() {
     let none = HeaderMap::new();
     let (mine, yours) = (object("/a", &none, &none, b"mine"), object("/b", &none, &none, b""));
     assert!(store.put(Arc::clone(&mine), 32));
-    let forged = yours.key.clone().with_hash(mine.key.hash());
+    let forged = yours.key().with_hash(mine.key().hash());
     assert!(matches!(look(&store, &forged, &none), Found::Nothing));
     assert!(store.all(&forged).is_empty());
-    assert_eq!(found(look(&store, &mine.key, &none)).unwrap(), b"mine");
+    assert_eq!(found(look(&store, &mine.key(), &none)).unwrap(), b"mine");
 }
 
 /// Who reads a body reads on, whatever becomes of its place.
@@ -152,19 +152,19 @@ fn pitfall_53_what_is_evicted_stays_for_its_readers() {
     let none = HeaderMap::new();
     let first = object("/a", &none, &none, &[7; 50_000]);
     assert!(store.put(Arc::clone(&first), 32));
-    let held = look(&store, &first.key, &none);
+    let held = look(&store, &first.key(), &none);
     for n in 0..200 {
         let path = format!("/{n}");
         let other = object(&path, &none, &none, &[1; 50_000]);
         assert!(store.put(Arc::clone(&other), 32));
         // Asked for more often than what is held, so that this one is what goes.
         for _ in 0..20 {
-            look(&store, &other.key, &none);
+            look(&store, &other.key(), &none);
         }
     }
     store.remove(&first);
     assert!(store.memory().stats().bytes <= 1 << 20);
-    assert!(matches!(look(&store, &first.key, &none), Found::Nothing));
+    assert!(matches!(look(&store, &first.key(), &none), Found::Nothing));
     assert_eq!(found(held).unwrap(), [7; 50_000]);
 }
 
@@ -205,11 +205,11 @@ impl Below for Disks {
             return;
         }
         if let Some(variants) = variants {
-            self.write_variants(Variants::place(object.key.hash()), variants);
+            self.write_variants(Variants::place(object.place().key), variants);
         }
         object.asked.settle();
-        let Content::Inline(pieces) = &object.body else { return };
-        self.0.lock().unwrap().insert(Self::at(object.place()), pieces.concat());
+        let Content::Inline(body) = object.body() else { return };
+        self.0.lock().unwrap().insert(Self::at(object.place()), body.to_vec());
     }
 
     fn write_variants(&self, place: ObjectKey, variants: &Variants) {
@@ -231,7 +231,7 @@ fn what_is_replaced_or_removed_leaves_the_disks() {
     let first = object("/a", &none, &none, b"first");
     assert!(store.put(Arc::clone(&first), 32));
     assert_eq!(disks.body(first.place()).unwrap(), b"first");
-    let updated = Arc::new(first.with_head(first.head.clone()));
+    let updated = Arc::new(first.with_head(&first.head()));
     assert!(store.put(Arc::clone(&updated), 32));
     assert_eq!(disks.body(first.place()).unwrap(), b"updated", "a 304 keeps the body");
     let second = object("/a", &none, &none, b"second");
@@ -249,19 +249,19 @@ fn what_memory_has_let_go_is_missing_and_comes_back() {
     let (store, disks) = over_disks();
     let none = HeaderMap::new();
     let stored = object("/a", &none, &none, b"stored");
-    assert!(store.missing(&stored.key, &none).is_empty());
+    assert!(store.missing(&stored.key(), &none).is_empty());
     assert!(store.put(Arc::clone(&stored), 32));
-    assert!(store.missing(&stored.key, &none).is_empty());
+    assert!(store.missing(&stored.key(), &none).is_empty());
     store.memory().remove(stored.place());
-    let missing = store.missing(&stored.key, &none);
+    let missing = store.missing(&stored.key(), &none);
     assert_eq!(missing, Missing { variants: false, objects: vec![VariantKey::NONE] });
-    assert!(matches!(look(&store, &stored.key, &none), Found::Nothing));
+    assert!(matches!(look(&store, &stored.key(), &none), Found::Nothing));
     let brought = [Arc::clone(&stored)];
-    let with = store.lookup_with(&stored.key, &none, Floor::default(), &brought);
+    let with = store.lookup_with(&stored.key(), &none, Floor::default(), &brought);
     assert_eq!(found(with).unwrap(), b"stored", "memory need not take it");
-    let turn = store.turn(stored.key.hash());
+    let turn = store.turn(stored.key().hash());
     assert!(store.promote(&stored, turn));
-    assert_eq!(found(look(&store, &stored.key, &none)).unwrap(), b"stored");
+    assert_eq!(found(look(&store, &stored.key(), &none)).unwrap(), b"stored");
     assert_eq!(disks.len(), 1);
 }
 
@@ -273,12 +273,12 @@ fn rfc9111_4_what_comes_late_from_disk_is_not_used() {
     let (old, new) = (object("/a", &none, &none, b"old"), object("/a", &none, &none, b"new"));
     assert!(store.put(Arc::clone(&old), 32));
     store.memory().remove(old.place());
-    let turn = store.turn(old.key.hash());
+    let turn = store.turn(old.key().hash());
     assert!(store.put(Arc::clone(&new), 32));
     store.memory().remove(new.place());
     assert!(!store.promote(&old, turn));
-    assert!(matches!(look(&store, &old.key, &none), Found::Nothing));
-    let turn = store.turn(old.key.hash());
+    assert!(matches!(look(&store, &old.key(), &none), Found::Nothing));
+    let turn = store.turn(old.key().hash());
     store.remove(&new);
     assert!(!store.promote(&new, turn));
 }
@@ -298,28 +298,32 @@ fn rfc9111_4_1_variants_are_found_through_their_record() {
         store
     };
     let bring = |store: &Store| {
-        let hash = english.key.hash();
-        assert!(store.missing(&english.key, &en).variants);
+        let hash = english.key().hash();
+        assert!(store.missing(&english.key(), &en).variants);
         let record = record::decode_variants(&disks.body(Variants::place(hash)).unwrap()).unwrap();
         assert!(store.promote_variants(hash, record, store.turn(hash)));
     };
     let store = restarted();
     bring(&store);
-    assert_eq!(store.missing(&english.key, &en).objects, [english.variant]);
-    assert_eq!(store.missing(&english.key, &de).objects, [english.variant], "for its validators");
+    assert_eq!(store.missing(&english.key(), &en).objects, [english.variant()]);
+    assert_eq!(
+        store.missing(&english.key(), &de).objects,
+        [english.variant()],
+        "for its validators"
+    );
     // Another language is written beside it, and its record with it.
     let german = object("/a", &vary, &de, b"hallo");
     assert!(store.put(Arc::clone(&german), 32));
     let store = restarted();
     bring(&store);
-    assert_eq!(store.missing(&english.key, &de).objects, [german.variant]);
+    assert_eq!(store.missing(&english.key(), &de).objects, [german.variant()]);
     // One without Vary replaces them.
     assert!(store.put(object("/a", &none, &none, b"plain"), 32));
     assert_eq!(disks.len(), 1);
     let store = restarted();
-    assert_eq!(store.missing(&english.key, &en).objects, [VariantKey::NONE]);
+    assert_eq!(store.missing(&english.key(), &en).objects, [VariantKey::NONE]);
     assert!(store.put(Arc::new(Object::clone(&german)), 1));
-    assert_eq!(store.missing(&english.key, &en), Missing::default(), "english stays away");
+    assert_eq!(store.missing(&english.key(), &en), Missing::default(), "english stays away");
     // And a limit takes the oldest from disk, too.
     assert!(store.put(object("/a", &vary, &en, b"hello again"), 1));
     assert!(disks.body(german.place()).is_none());

@@ -370,7 +370,7 @@ fn a_hundred_thousand_purges() {
         let current = (0..100_000)
             .filter(|_| {
                 let fence = std::hint::black_box(Position(1));
-                fences.judge(&key, &tags, fence, Floor::default()) == Verdict::Current
+                fences.judge(key.url(), &tags, fence, Floor::default()) == Verdict::Current
             })
             .count();
         assert_eq!(current, 100_000);

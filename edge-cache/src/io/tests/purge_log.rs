@@ -182,7 +182,7 @@ async fn what_cannot_be_read_is_purged() {
     let key = crate::key::CacheKey::of_url("http://www.test/", &crate::key::KeyRules::default());
     let judge = |node: &TestNode, fence: u64| {
         let (tags, needed) = (Tags::default(), Floor::default());
-        node.node.store.fences().judge(key.as_ref().unwrap(), &tags, Position(fence), needed)
+        node.node.store.fences().judge(key.as_ref().unwrap().url(), &tags, Position(fence), needed)
     };
     assert_eq!(judge(&second, 1), Verdict::Purged);
     assert_eq!(judge(&second, last.position.0), Verdict::Current);

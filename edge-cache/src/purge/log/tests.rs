@@ -146,7 +146,7 @@ fn damage_in_the_middle_purges_all_before_what_follows() {
         // Something else stored before, and what was purged.
         for n in [1, 500] {
             assert_eq!(
-                fences.judge(&key(n), &Tags::default(), Position(1000), Floor::default()),
+                fences.judge(key(n).url(), &Tags::default(), Position(1000), Floor::default()),
                 Verdict::Purged
             );
         }
@@ -202,7 +202,7 @@ proptest! {
         let (fences, _, replayed) = read(&bytes);
         for n in 0..count {
             let before = Position(999 + n as u64);
-            let verdict = fences.judge(&key(n), &Tags::default(), before, Floor::default());
+            let verdict = fences.judge(key(n).url(), &Tags::default(), before, Floor::default());
             prop_assert_eq!(verdict, Verdict::Purged, "{:?}", replayed);
         }
         // The byte that ends a frame says nothing of the entries before it.
