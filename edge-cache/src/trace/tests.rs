@@ -1,3 +1,5 @@
+//! The four forms, good and broken.
+
 use super::*;
 use proptest::prelude::*;
 
