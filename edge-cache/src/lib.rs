@@ -21,6 +21,7 @@ pub mod key;
 pub mod lookup;
 pub mod meter;
 pub mod origin;
+pub mod predict;
 pub mod purge;
 pub mod reply;
 pub mod route;

@@ -18,6 +18,7 @@ pub mod combined;
 pub mod csv;
 pub mod json;
 pub mod when;
+pub mod workload;
 
 use std::borrow::Cow;
 
