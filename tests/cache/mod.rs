@@ -1,6 +1,7 @@
 //! `edge-cache` from outside: one node, or a few, in front of scripted origins.
 
 mod admission;
+mod advise;
 mod buckets;
 mod collapsing;
 mod cors;
@@ -17,6 +18,7 @@ mod pitfalls;
 mod purge;
 mod ranges;
 mod refused;
+mod replay;
 mod reuse;
 mod reused;
 mod routes;

@@ -1,9 +1,12 @@
 //! The command line: `serve` runs a node; the other commands check its configuration or ask a running one.
 
+mod advise;
 mod client;
 mod purge;
+mod replay;
 mod serve;
 mod sign;
+mod simulation;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,11 @@ enum Command {
     Status,
     /// Forget what is stored on a running node, by URL, prefix, host or tag, or everything
     Purge(purge::Args),
+    /// Replay an access log: how much of it would a cache have answered, of which size, under which policy; or how much a
+    /// running node does
+    Replay(replay::Args),
+    /// Say how large the cache should be: what more or less memory or disk would give, and which policy would serve better
+    Advise(advise::Args),
     /// Make a signed URL, or a signed cookie, for a route with `signed`; asks no node
     ///
     /// What is made is good until it expires, for one URL or, with --prefix, for a path and all below it. To take it back
@@ -84,6 +92,8 @@ pub fn main() -> ExitCode {
         }
         Command::Status => client::status(global),
         Command::Purge(args) => purge::run(global, args),
+        Command::Advise(args) => advise::run(global, args),
+        Command::Replay(args) => replay::run(global, args),
         Command::Sign(args) => sign::run(global, args),
         Command::Drain => client::order(global, "drain"),
         Command::Undrain => client::order(global, "undrain"),

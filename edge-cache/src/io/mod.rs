@@ -18,7 +18,7 @@
 //! * [`encoder`]: encodings of stored objects, made beside all this.
 //! * [`disk`]: the disks of the node.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
-//! * [`trace`]: access logs, read.
+//! * [`trace`]: access logs, read; [`replay`] asks a node for what is in them.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;
@@ -49,6 +49,7 @@ mod pull;
 pub mod purge;
 pub mod purge_log;
 mod ranged;
+pub mod replay;
 pub mod request_body;
 pub mod respond;
 pub mod rules;

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::bufread::MultiGzDecoder;
 use zstd::stream::read::Decoder;
 
-use crate::trace::{LONGEST_LINE, Reader, Request};
+use crate::trace::workload::Workload;
+use crate::trace::{Format, LONGEST_LINE, Reader, Request};
 
 /// A log that is being read.
 pub struct Log {
@@ -116,6 +117,105 @@ impl Log {
         self.lines.skip_until(b'\n')?;
         Ok(Line::Beginning)
     }
+}
+
+/// A log that has been read.
+pub struct Loaded {
+    /// Its requests.
+    pub workload: Workload,
+    /// What became of its lines.
+    pub reader: Reader,
+    /// Why the rest of it could not be read.
+    pub cut: Option<String>,
+}
+
+/// Reads a log whole. `progress` is told of each step how many bytes of how many have been read.
+///
+/// # Errors
+/// It cannot be read, or has no request.
+pub fn load(
+    path: &Path,
+    format: Option<Format>,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<Loaded, String> {
+    let shown = path.display();
+    let mut log = Log::open(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let mut reader = Reader::new(format);
+    let mut workload = Workload::default();
+    let mut count = 0u32;
+    let end = log.requests(&mut reader, |request, log| {
+        workload.push(request);
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(4096) {
+            progress(log.read(), log.size());
+        }
+        true
+    });
+    workload.finish();
+    let cut = end.err().map(|error| error.to_string());
+    if workload.records().is_empty() {
+        return Err(nothing(path, &reader, cut.as_deref()));
+    }
+    Ok(Loaded { workload, reader, cut })
+}
+
+/// Does one thing for each of these, as many at once as there are cores; the results in their order.
+///
+/// # Errors
+/// One of them has failed.
+pub fn in_parallel<T: Sync, R: Send>(
+    all: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Result<Vec<R>, String> {
+    let next = AtomicU64::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores.min(all.len()))
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut done = Vec::new();
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+                        let Some(one) = all.get(at) else { return done };
+                        done.push((at, work(one)));
+                    }
+                })
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.collect::<Result<Vec<_>, _>>().map(|done| done.into_iter().flatten().collect())
+    })
+    .map_err(|_| "a simulation has failed".to_owned())?;
+    done.sort_by_key(|(at, _)| *at);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Writes a file, and makes its folder.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, text)
+}
+
+/// There is no request in a log, and why.
+pub fn nothing(path: &Path, reader: &Reader, cut: Option<&str>) -> String {
+    let counts = reader.counts();
+    let mut why = format!(
+        "{}: no request in {} lines that a cache could answer",
+        path.display(),
+        counts.lines
+    );
+    if let Some(cut) = cut {
+        why += &format!("; then it cannot be read: {cut}");
+    }
+    for broken in reader.broken() {
+        why += &format!("\nline {}: {}: {}", broken.line, broken.why, broken.text);
+    }
+    why
 }
 
 enum Line {

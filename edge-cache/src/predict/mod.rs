@@ -9,8 +9,12 @@
 //! the sample would spoil that, so the ratios are adjusted: what the sample lacks of R times all requests, or of R times
 //! all bytes, belongs to giants, and those are hits. See [`Tally::of_sample`].
 
+pub mod advice;
+pub mod plot;
 pub mod replay;
+pub mod report;
 pub mod sim;
+pub mod ttl;
 
 use serde::{Deserialize, Serialize};
 

@@ -17,13 +17,15 @@ pub struct Outcome {
     /// Share of requests and bytes answered here: what the origin is spared.
     pub ratios: Ratios,
     /// Share of requests that the memory answered.
-    pub memory: f64,
+    pub from_memory: f64,
     /// Share of requests that the disk answered.
-    pub disk: f64,
+    pub from_disk: f64,
     /// Requests that go on.
     pub origin_requests: f64,
     /// Bytes that go on.
     pub origin_bytes: f64,
+    /// Bytes written to the disk for each byte requested.
+    pub disk_writes: f64,
     /// How full the memory was at the end, 0 to 1.
     pub memory_full: f64,
     /// The ratios in each of [`PARTS`] parts of the log's time, where there were requests.
@@ -65,13 +67,14 @@ pub fn run(workload: &Workload, setup: &Setup, warm_up: f64, mut done: impl FnMu
     let truth = workload.since(begin).unwrap_or(all);
     let ratios = all.of_sample(&truth).unwrap_or_default();
     // What a sample lacks is asked for often: memory has it.
-    let disk = by_disk.ratios().unwrap_or_default().objects.min(ratios.objects);
+    let from_disk = by_disk.ratios().unwrap_or_default().objects.min(ratios.objects);
     Outcome {
         ratios,
-        memory: ratios.objects - disk,
-        disk,
+        from_memory: ratios.objects - from_disk,
+        from_disk,
         origin_requests: truth.requests * (1.0 - ratios.objects),
         origin_bytes: truth.bytes * (1.0 - ratios.bytes),
+        disk_writes: sim.disk_written() as f64 * weight / workload.all().bytes.max(1.0),
         memory_full: sim.fullness(),
         parts: parts.iter().map(Tally::ratios).collect(),
     }

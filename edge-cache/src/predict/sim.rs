@@ -85,7 +85,7 @@ impl Sim {
     /// A request at a time since anything. `size`: the object's body, as far as is known.
     pub fn request(&mut self, key: u64, size: u64, at: Duration) -> Answer {
         let now = ticks(at);
-        let units = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = units(size);
         let found = self.memory.get(&key).copied();
         let Some(stored) = found else {
             self.put(key, Stored { fetched: now, size: units });
@@ -100,13 +100,18 @@ impl Sim {
     }
 
     fn put(&mut self, key: u64, stored: Stored) {
-        self.memory.insert(key, stored, u64::from(stored.size) * UNIT + HEAD, &mut self.gone);
+        self.memory.insert(key, stored, weight_of(stored.size), &mut self.gone);
         self.gone.clear();
     }
 
     /// Objects in memory.
     pub const fn objects(&self) -> usize {
         self.memory.len()
+    }
+
+    /// Bytes that have been written to the disk.
+    pub const fn disk_written(&self) -> u64 {
+        0
     }
 
     /// How full the memory is, 0 to 1.
@@ -125,6 +130,19 @@ impl Sim {
         self.memory.make_room(0, usize::MAX, &mut self.gone);
         self.gone.clear();
     }
+}
+
+/// What an object with a body of so many bytes takes in memory.
+pub fn weight(size: u64) -> u64 {
+    weight_of(units(size))
+}
+
+fn weight_of(units: u32) -> u64 {
+    u64::from(units) * UNIT + HEAD
+}
+
+fn units(size: u64) -> u32 {
+    u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 fn ticks(time: Duration) -> u32 {

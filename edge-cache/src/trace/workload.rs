@@ -10,6 +10,7 @@ use shared::time::UnixMillis;
 
 use super::Request;
 use crate::predict::Tally;
+use crate::predict::sim::weight;
 
 /// Requests that are kept, if nothing else is said: 32 bytes each.
 pub const MOST: usize = 8 << 20;
@@ -77,7 +78,7 @@ impl Workload {
         self.last = self.last.max(request.at.0.saturating_sub(first.0));
         let sent = request.size.unwrap_or_default();
         self.all.count(false, sent, 1.0);
-        if self.all.requests as u64 % self.every == 0 {
+        if (self.all.requests as u64).is_multiple_of(self.every) {
             self.sum();
         }
         if let Some(hit) = request.hit {
@@ -171,12 +172,27 @@ impl Workload {
         Some(self.all.since(&before.unwrap_or_default()))
     }
 
-    /// Distinct objects of the records and their bytes, each once.
-    pub fn footprint(&self) -> (u64, u64) {
+    /// The different objects of the records.
+    pub fn footprint(&self) -> Footprint {
         let sizes: HashMap<u64, u64> =
             self.records.iter().map(|record| (record.key, record.size)).collect();
-        (sizes.len() as u64, sizes.values().sum())
+        Footprint {
+            objects: sizes.len() as u64,
+            bytes: sizes.values().sum(),
+            weight: sizes.values().map(|size| weight(*size)).sum(),
+        }
     }
+}
+
+/// Different objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// How many.
+    pub objects: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// What they take in memory.
+    pub weight: u64,
 }
 
 #[cfg(test)]
@@ -226,7 +242,9 @@ mod tests {
         workload.finish();
         let seen: Vec<_> = workload.records().iter().map(|r| (r.sent, r.size, r.at)).collect();
         assert_eq!(seen, [(0, 70, 0), (70, 70, 4), (30, 70, 4), (5, 5, 4)]);
-        assert_eq!(workload.footprint(), (2, 75));
+        let footprint = workload.footprint();
+        assert_eq!((footprint.objects, footprint.bytes), (2, 75));
+        assert_eq!(footprint.weight, weight(70) + weight(5));
         assert_eq!((workload.share(), workload.since(Duration::ZERO)), (1.0, None));
     }
 }
