@@ -1,9 +1,10 @@
-//! What the benchmarks stand on: request streams that are the same on every run, cache policies to compare with, and
-//! the store of the cache node behind the same interface.
+//! What the benchmarks stand on: request streams that are the same on every run, and cache policies to compare.
 //!
-//! A stream ([`trace`]) is replayed against policies ([`policy`]); [`replay`] counts hits, [`report`] prints them.
+//! A stream ([`cdn`]) is replayed against policies ([`contest`]); [`replay`] counts hits, [`report`] prints them.
 
+pub mod cdn;
 pub mod compare;
+pub mod contest;
 pub mod dns;
 pub mod policy;
 pub mod random;

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::policy::{Cache, Fifo, Item, Lru};
-use crate::stored::{self, Stored};
-use crate::trace::{Mix, Request};
+use crate::policy::{Cache, Item, NEVER};
+use crate::trace::Request;
 
 /// The first quarter of a trace fills the cache and is not counted.
 const WARM_UP: usize = 4;
@@ -14,46 +13,13 @@ const WARM_UP: usize = 4;
 /// Cache sizes in thousandths of the trace's footprint: 0.1, 1, 3, 10 and 30 %.
 pub const SIZES: [u64; 5] = [1, 10, 30, 100, 300];
 
-/// What is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// The memory tier of the cache node.
-    Store,
-    /// Exact LRU.
-    Lru,
-    /// FIFO.
-    Fifo,
-}
-
-impl Policy {
-    /// All, in the order of the tables.
-    pub const ALL: [Self; 3] = [Self::Store, Self::Lru, Self::Fifo];
-
-    /// Its name in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Lru => "LRU",
-            Self::Fifo => "FIFO",
-        }
-    }
-
-    fn cache(self, capacity: u64) -> Box<dyn Cache> {
-        match self {
-            Self::Store => Box::new(Stored::new(capacity)),
-            Self::Lru => Box::new(Lru::new(capacity)),
-            Self::Fifo => Box::new(Fifo::new(capacity)),
-        }
-    }
-}
-
-/// A trace with what its objects weigh.
-#[derive(Debug)]
+/// A trace with its objects numbered and its future known.
+#[derive(Clone, Debug)]
 pub struct Workload {
-    /// Where it comes from.
-    pub mix: Mix,
-    items: Vec<Item>,
+    /// Its name.
+    pub name: String,
+    /// The requests.
+    pub items: Vec<Item>,
     /// How many objects are asked for.
     pub objects: usize,
     /// What all of them weigh.
@@ -61,44 +27,43 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Weighs a trace.
-    pub fn new(mix: Mix, trace: &[Request]) -> anyhow::Result<Self> {
-        let mut weights: HashMap<u64, u64> = HashMap::new();
-        let mut items = Vec::with_capacity(trace.len());
-        for &Request { id, bytes } in trace {
-            let weight = match weights.get(&id) {
-                Some(weight) => *weight,
-                None => {
-                    let weight = stored::weight(id, bytes)?;
-                    weights.insert(id, weight);
-                    weight
-                }
-            };
-            items.push(Item { id, bytes, weight });
+    /// Numbers a trace. An object's weight is its size at its first request.
+    pub fn new(name: &str, trace: &[Request]) -> Self {
+        let mut numbers: HashMap<u64, u32> = HashMap::new();
+        let mut items: Vec<Item> = trace
+            .iter()
+            .map(|&Request { id, bytes, .. }| {
+                let number = numbers.len() as u32;
+                let id = *numbers.entry(id).or_insert(number);
+                Item { id, next: NEVER, bytes, weight: bytes }
+            })
+            .collect();
+        let mut next = vec![NEVER; numbers.len()];
+        let mut weights = vec![0; numbers.len()];
+        for (at, item) in items.iter_mut().enumerate().rev() {
+            item.next = std::mem::replace(&mut next[item.id as usize], at as u32);
+            weights[item.id as usize] = item.weight;
         }
-        let (objects, footprint) = (weights.len(), weights.values().sum());
-        Ok(Self { mix, items, objects, footprint })
-    }
-
-    /// How many requests there are.
-    pub fn requests(&self) -> usize {
-        self.items.len()
+        for item in &mut items {
+            item.weight = weights[item.id as usize];
+        }
+        let name = name.to_owned();
+        Self { name, items, objects: numbers.len(), footprint: weights.iter().sum() }
     }
 
     /// The capacity of a cache of so many thousandths of the footprint.
-    pub fn capacity(&self, thousandths: u64) -> u64 {
-        self.footprint / 1000 * thousandths
+    pub const fn capacity(&self, thousandths: u64) -> u64 {
+        (self.footprint as u128 * thousandths as u128 / 1000) as u64
     }
 
-    /// Replays it. `progress` is told of every few thousand requests.
-    pub fn replay(
-        &self,
-        policy: Policy,
-        thousandths: u64,
-        mut progress: impl FnMut(u64),
-    ) -> Ratios {
-        const STRIDE: usize = 8192;
-        let mut cache = policy.cache(self.capacity(thousandths));
+    /// How many objects a cache of this capacity may hold, more or less.
+    pub fn expected(&self, capacity: u64) -> usize {
+        let share = capacity as f64 / self.footprint.max(1) as f64;
+        ((self.objects as f64 * share) as usize).clamp(100, self.objects.max(100))
+    }
+
+    /// Replays it.
+    pub fn replay(&self, cache: &mut dyn Cache) -> Count {
         let counted_from = self.items.len() / WARM_UP;
         let mut count = Count::default();
         for (at, item) in self.items.iter().enumerate() {
@@ -106,25 +71,27 @@ impl Workload {
             if at >= counted_from {
                 count.add(item.bytes, hit);
             }
-            if at % STRIDE == STRIDE - 1 {
-                progress(STRIDE as u64);
-            }
         }
-        progress((self.items.len() % STRIDE) as u64);
-        count.ratios()
+        count
     }
 }
 
-#[derive(Debug, Default)]
-struct Count {
-    requests: u64,
-    hits: u64,
-    bytes: u64,
-    hit_bytes: u64,
+/// What a replay has counted after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Requests.
+    pub requests: u64,
+    /// Requests answered from the cache.
+    pub hits: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Bytes answered from the cache.
+    pub hit_bytes: u64,
 }
 
 impl Count {
-    fn add(&mut self, bytes: u64, hit: bool) {
+    /// Counts a request.
+    pub fn add(&mut self, bytes: u64, hit: bool) {
         self.requests += 1;
         self.bytes += bytes;
         if hit {
@@ -133,7 +100,8 @@ impl Count {
         }
     }
 
-    fn ratios(&self) -> Ratios {
+    /// The hit ratios.
+    pub fn ratios(&self) -> Ratios {
         let share = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 / all as f64 };
         Ratios { object: share(self.hits, self.requests), byte: share(self.hit_bytes, self.bytes) }
     }
@@ -148,66 +116,73 @@ pub struct Ratios {
     pub byte: f64,
 }
 
-/// One row of the result.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// The mix.
-    pub mix: &'static str,
-    /// Thousandths of the footprint.
-    pub size: u64,
-    /// The cache's capacity in bytes.
-    pub capacity: u64,
-    /// What was replayed against.
-    pub policy: Policy,
-    /// What came of it.
-    #[serde(rename = "hit_ratio")]
-    pub ratios: Ratios,
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-    use crate::trace::MIXES;
+    use crate::cdn::CLASSES;
+    use crate::contest;
 
     fn workload() -> Workload {
-        Workload::new(MIXES[0], &MIXES[0].trace(40_000, 4_000)).unwrap()
+        Workload::new("web-us", &CLASSES[0].sample(3_000, 0).requests)
     }
 
     #[test]
-    fn exact_policies_repeat_exactly_and_grow_with_the_cache() {
+    fn all_but_moka_repeat_exactly_and_grow_with_the_cache() {
         let workload = workload();
-        for policy in [Policy::Lru, Policy::Fifo] {
-            let small = workload.replay(policy, 10, |_| {});
-            let large = workload.replay(policy, 300, |_| {});
-            assert_eq!(small, workload.replay(policy, 10, |_| {}));
-            assert!(large.object > small.object && large.byte > small.byte);
+        for contestant in contest::ALL.iter().filter(|contestant| contestant.exact) {
+            let run = |thousandths| {
+                let capacity = workload.capacity(thousandths);
+                workload.replay(&mut *contestant.cache(capacity, &workload))
+            };
+            let (small, large) = (run(10), run(300));
+            assert_eq!(small, run(10), "{}", contestant.name);
+            let (small, large) = (small.ratios(), large.ratios());
+            if contestant.name != "infinite" {
+                assert!(large.object > small.object, "{}: {small:?} {large:?}", contestant.name);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_better_than_the_bounds() {
+        let workload = workload();
+        let run = |name: &str, thousandths| {
+            let contestant = contest::Contestant::named(name).unwrap();
+            let capacity = workload.capacity(thousandths);
+            workload.replay(&mut *contestant.cache(capacity, &workload)).ratios()
+        };
+        for size in [30, 100] {
+            let (object, byte) = (run("Belady-size", size).object, run("Belady", size).byte);
+            let all = run("infinite", size);
+            assert!(object <= all.object && byte <= all.byte);
+            // moka holds some more than its capacity until its upkeep comes by.
+            let bounded = |c: &&contest::Contestant| !["infinite", "moka"].contains(&c.name);
+            for contestant in contest::ALL.iter().filter(bounded) {
+                let got = run(contestant.name, size);
+                assert!(got.object <= object + 0.005, "{}: {got:?} {object}", contestant.name);
+                assert!(got.byte <= byte + 0.01, "{}: {got:?} {byte}", contestant.name);
+            }
         }
     }
 
     #[test]
     fn what_fits_misses_once() {
         let workload = workload();
-        let everything = workload.replay(Policy::Lru, 1001, |_| {});
+        let lru = contest::Contestant::named("LRU").unwrap();
+        let count = workload.replay(&mut *lru.cache(workload.footprint, &workload));
         let warm = workload.items.len() / WARM_UP;
-        let seen: std::collections::HashSet<u64> =
-            workload.items[..warm].iter().map(|i| i.id).collect();
-        let all: std::collections::HashSet<u64> = workload.items.iter().map(|i| i.id).collect();
-        let misses = (all.len() - seen.len()) as f64;
-        let wanted = 1.0 - misses / (workload.items.len() - warm) as f64;
-        assert!((everything.object - wanted).abs() < 1e-9, "{} {wanted}", everything.object);
+        let seen: HashSet<u32> = workload.items[..warm].iter().map(|item| item.id).collect();
+        assert_eq!(count.requests - count.hits, (workload.objects - seen.len()) as u64);
     }
 
     #[test]
-    fn progress_counts_every_request() {
+    fn the_future_is_known() {
         let workload = workload();
-        let mut done = 0;
-        workload.replay(Policy::Fifo, 10, |more| done += more);
-        assert_eq!(done, 40_000);
-    }
-
-    #[test]
-    fn the_store_caches() {
-        let ratios = workload().replay(Policy::Store, 300, |_| {});
-        assert!(ratios.object > 0.5, "{ratios:?}");
+        for (at, item) in workload.items.iter().enumerate().step_by(97) {
+            let next = workload.items[at + 1..].iter().position(|other| other.id == item.id);
+            assert_eq!(item.next, next.map_or(NEVER, |next| (at + 1 + next) as u32));
+        }
     }
 }

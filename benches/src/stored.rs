@@ -1,44 +1,24 @@
-//! The memory tier of the cache node behind the interface of the compared policies.
+//! Objects of the cache node's store.
 //!
-//! Objects are those that a fetch would store: key, head with the fields of a usual response, body in pieces. Only the
+//! They are those that a fetch would store: key, head with the fields of a usual response, body in pieces. Only the
 //! body's bytes are shared, all zeros, so that a cache of many gigabytes can be replayed on a small machine: the store
 //! weighs lengths, not pages.
-
-use std::sync::Arc;
 
 use bytes::Bytes;
 use edge_cache::key::{CacheKey, KeyRules};
 use edge_cache::semantics::freshness::Exchange;
 use edge_cache::semantics::vary::VariantKey;
 use edge_cache::semantics::{Policy, StoredHead};
-use edge_cache::store::{Memory, Object, ObjectKey};
+use edge_cache::store::Object;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use shared::time::UnixMillis;
 
-use crate::policy::{Cache, Item};
 use crate::trace::Id;
 
 /// The piece that bodies are read in.
 const PIECE: usize = 64 * 1024;
 static ZEROS: [u8; PIECE] = [0; PIECE];
-
-/// The memory tier at its defaults.
-pub struct Stored {
-    memory: Memory,
-}
-
-impl Stored {
-    /// An empty one. As in the node, a body may take an eighth of it at most.
-    pub fn new(capacity: u64) -> Self {
-        Self { memory: Memory::new(capacity, capacity / 8) }
-    }
-}
-
-/// What an object of so many bytes weighs in the store.
-pub fn weight(id: Id, bytes: u64) -> anyhow::Result<u64> {
-    Ok(object(id, bytes)?.weight())
-}
 
 fn key(id: Id) -> CacheKey {
     let path = format!("/assets/{id:016x}.bin");
@@ -75,44 +55,15 @@ pub fn object(id: Id, bytes: u64) -> anyhow::Result<Object> {
     Ok(Object::new(key(id), VariantKey::NONE, head, body))
 }
 
-impl Cache for Stored {
-    fn request(&mut self, item: Item) -> bool {
-        let place = ObjectKey { key: key(item.id).hash(), variant: VariantKey::NONE };
-        if self.memory.get(place).is_some() {
-            return true;
-        }
-        // `weight` has shown that the store takes such objects.
-        if let Ok(object) = object(item.id, item.bytes) {
-            self.memory.insert(Arc::new(object));
-        }
-        false
-    }
-
-    fn weight(&self) -> u64 {
-        self.memory.stats().bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn objects_weigh_their_body_and_more() {
-        let (small, large) = (weight(1, 100).unwrap(), weight(1, 1_000_000).unwrap());
+        let weight = |bytes| object(1, bytes).unwrap().weight();
+        let (small, large) = (weight(100), weight(1_000_000));
         assert!((100..4_000).contains(&small), "{small}");
         assert!((1_000_000..1_010_000).contains(&large), "{large}");
-    }
-
-    #[test]
-    fn the_store_keeps_what_it_is_given_within_its_capacity() {
-        let mut stored = Stored::new(1 << 20);
-        let item = |id, bytes| Item { id, bytes, weight: weight(id, bytes).unwrap() };
-        assert!(!stored.request(item(1, 1_000)));
-        assert!(stored.request(item(1, 1_000)));
-        assert!(!stored.request(item(2, 1 << 18)), "more than an eighth is not stored");
-        assert!(!stored.request(item(2, 1 << 18)));
-        (3..500).for_each(|id| assert!(!stored.request(item(id, 10_000))));
-        assert!(stored.weight() <= 1 << 20);
     }
 }

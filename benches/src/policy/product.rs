@@ -1,0 +1,55 @@
+//! The cache node's own policies: the tables that its memory tier is made of, with nothing in them.
+
+use edge_cache::store::policy::{Kind, Settings, Table};
+
+use super::{Cache, Item};
+
+/// A table of the memory tier.
+pub struct Product {
+    table: Table<u64, ()>,
+    gone: Vec<(u64, ())>,
+}
+
+impl Product {
+    /// An empty one. `over_disk`: as over a disk tier.
+    pub fn new(kind: Kind, capacity: u64, over_disk: bool) -> Self {
+        let settings = Settings { kind, capacity, over_disk, seed: 0x5eed };
+        Self { table: Table::new(settings), gone: Vec::new() }
+    }
+
+    /// What the last request has put out.
+    pub fn gone(&self) -> impl Iterator<Item = u32> {
+        self.gone.iter().map(|(id, ())| *id as u32)
+    }
+
+    /// How many objects are there.
+    pub const fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Whether the object is there, without anybody having asked for it.
+    pub fn contains(&self, id: u32) -> bool {
+        self.table.contains(&u64::from(id))
+    }
+}
+
+impl Cache for Product {
+    fn request(&mut self, Item { id, weight, .. }: Item) -> bool {
+        self.gone.clear();
+        let id = u64::from(id);
+        if self.table.get(&id).is_some() {
+            return true;
+        }
+        self.table.insert(id, (), weight, &mut self.gone);
+        false
+    }
+
+    fn weight(&self) -> u64 {
+        self.table.weight()
+    }
+}
