@@ -5,6 +5,7 @@ mod advise;
 mod buckets;
 mod collapsing;
 mod cors;
+mod disk;
 mod durability;
 mod encodings;
 mod ends;

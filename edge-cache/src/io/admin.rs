@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::explain::{self, Explained};
 use super::node::Node;
+use super::under::DiskStatus;
 use crate::semantics::reason::Outcome;
 
 /// Every path and its parameters.
@@ -57,6 +58,12 @@ pub struct Status {
     pub fills: usize,
     /// The memory tier.
     pub memory: Memory,
+    /// The disks under it.
+    #[serde(default)]
+    pub disks: Vec<DiskStatus>,
+    /// Bytes written to them for each byte sent to clients, since start; none before the first.
+    #[serde(default)]
+    pub written_per_byte_sent: Option<f64>,
     /// Per site.
     pub sites: Vec<SiteStatus>,
     /// Origins and their servers.
@@ -145,6 +152,8 @@ pub fn status(node: &Node) -> Status {
             hit_ratio: (all > 0).then(|| hits as f64 / all as f64),
         }
     });
+    let disks = node.under.as_ref().map(|under| under.status()).unwrap_or_default();
+    let sent = node.telemetry.bytes_out.get();
     Status {
         node: node.name.to_string(),
         datacenter: snapshot.plan.edge.datacenter.clone(),
@@ -161,6 +170,9 @@ pub fn status(node: &Node) -> Status {
             segments: stats.segments,
             evictions: stats.evictions,
         },
+        written_per_byte_sent: (sent > 0 && !disks.is_empty())
+            .then(|| disks.iter().map(|disk| disk.written).sum::<u64>() as f64 / sent as f64),
+        disks,
         sites: sites.collect(),
         origins: snapshot.origins.values().map(|origin| upstream(&origin.upstream)).collect(),
         parents: snapshot.parents.values().map(|parent| upstream(&parent.upstream)).collect(),
@@ -232,14 +244,17 @@ pub(super) async fn answer(
         (true, ["v1", "openapi.json"]) => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         (true, ["v1", "status"]) => Answer::json(&status(node)),
         (true, ["v1", "report"]) => Answer::json(&report(node)),
-        (true, ["v1", "explain"]) => of_url(node, call, Explained::json),
-        (true, ["v1", "object"]) => of_url(node, call, |found| {
-            serde_json::json!({
-                "key": found.key.text(),
-                "purged": { "hard": found.purged.hard.0, "soft": found.purged.soft.0 },
-                "stored": found.objects(),
+        (true, ["v1", "explain"]) => of_url(node, call, Explained::json).await,
+        (true, ["v1", "object"]) => {
+            of_url(node, call, |found| {
+                serde_json::json!({
+                    "key": found.key.text(),
+                    "purged": { "hard": found.purged.hard.0, "soft": found.purged.soft.0 },
+                    "stored": found.objects(),
+                })
             })
-        }),
+            .await
+        }
         (false, ["v1", "purge"]) => super::purge::post(node, call).await,
         (true, ["v1", "purge", id]) => super::purge::get(node, id),
         (false, ["v1", "drain"]) => {
@@ -277,7 +292,11 @@ fn fits(pattern: &str, path: &[&str]) -> bool {
 }
 
 /// Answers of a URL; parameters `header=Name: value` are the request's fields, `client` is whose it is.
-fn of_url(node: &Node, call: &Call, show: impl Fn(&Explained) -> serde_json::Value) -> Answer {
+async fn of_url(
+    node: &Node,
+    call: &Call,
+    show: impl Fn(&Explained) -> serde_json::Value,
+) -> Answer {
     let bad = |detail: &str| Answer::problem(StatusCode::BAD_REQUEST, detail);
     let Some(url) = call.parameter("url") else {
         return bad("the parameter `url` is missing, such as ?url=https://www.cdn.test/");
@@ -301,7 +320,7 @@ fn of_url(node: &Node, call: &Call, show: impl Fn(&Explained) -> serde_json::Val
     let Ok(method) = call.parameter("method").unwrap_or("GET").parse::<Method>() else {
         return bad("the parameter `method` is one of HTTP's, such as HEAD");
     };
-    match explain::explain(node, &method, url, &headers, client) {
+    match explain::explain(node, &method, url, &headers, client).await {
         Ok(found) => Answer::json(&show(&found)),
         Err(reject) => Answer::problem(
             reject.status,

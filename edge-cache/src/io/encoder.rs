@@ -20,7 +20,7 @@ use crate::semantics::compress::{
 };
 use crate::semantics::conditional::{Verdict, evaluate};
 use crate::semantics::{Policy, StoredHead};
-use crate::store::{Content, Object};
+use crate::store::Object;
 
 /// Objects that wait to be encoded at most; more are encoded when they are asked for again.
 const QUEUE: usize = 64;
@@ -105,7 +105,7 @@ impl Encoder {
         let place = (object.body_id(), coding);
         if self.poor.contains_key(&place)
             || self.recent.contains_key(&place)
-            || !node.store.is_whole(object)
+            || !node.store.is_in_memory(object)
             || !lock(&self.pending).insert(place)
         {
             return;
@@ -150,7 +150,7 @@ fn run(jobs: &Mutex<Receiver<Job>>, node: &Weak<Node>) {
 
 /// Encodes an object and stores what comes of it; what came of that.
 fn make(node: &Node, object: &Object, coding: Coding) -> &'static str {
-    let Some(body) = body(node, object) else { return "gone" };
+    let Some(body) = node.store.body(object) else { return "gone" };
     let made = match encode(coding, &body) {
         Ok(made) => made,
         Err(error) => {
@@ -167,17 +167,6 @@ fn make(node: &Node, object: &Object, coding: Coding) -> &'static str {
     node.encoder.recent.insert((object.body_id(), coding), ());
     node.store.put_encoding(object, coding, Bytes::from(made));
     "made"
-}
-
-/// The body of an object, if all of it is stored.
-fn body(node: &Node, object: &Object) -> Option<Vec<Bytes>> {
-    match object.body() {
-        Content::Inline(body) => Some(vec![Bytes::from_owner(Arc::clone(body))]),
-        Content::Segments(_) => {
-            let count = node.store.layout().count(object.length());
-            (0..count).map(|index| node.store.segment(object, index)).collect()
-        }
-    }
 }
 
 fn is_encodable(object: &Object) -> bool {

@@ -8,9 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use shared::io::clock;
 use shared::time::UnixMillis;
 
+use super::bring::{Brought, Keep, bring, equivalent};
 use super::fetch;
 use super::node::Node;
 use super::serve::stored;
+use super::telemetry::Held;
 use crate::admit::{self, Content, Head, Reject};
 use crate::key::{CacheKey, host_of, normalise_query};
 use crate::lookup::{Decision, RequestView, bypass, decide};
@@ -21,7 +23,7 @@ use crate::semantics::freshness::Source;
 use crate::semantics::range::{self, Resolved};
 use crate::semantics::vary::Vary;
 use crate::semantics::{Policy, Profile, Reason, language};
-use crate::store::{Found, Object};
+use crate::store::{Below, Found, Object};
 
 /// What would be done with a request now, without doing it: for `explain`.
 pub struct Explained {
@@ -30,7 +32,7 @@ pub struct Explained {
     /// The key.
     pub key: CacheKey,
     /// What is stored under it.
-    pub stored: Vec<Arc<Object>>,
+    pub stored: Vec<Seen>,
     /// Which of that the request selects.
     pub selected: Option<Arc<Object>>,
     /// What would be done.
@@ -57,18 +59,42 @@ pub struct Explained {
     pub parents: Vec<Arc<str>>,
 }
 
+/// A stored object, and where it lies.
+pub struct Seen {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Its head, and a body that lies with it.
+    pub tiers: Vec<Held>,
+    /// Segments of its body in memory, and on disk.
+    pub segments: Option<(u64, u64)>,
+}
+
+impl Seen {
+    fn new(node: &Node, object: Arc<Object>) -> Self {
+        let (place, mut tiers) = (object.place(), Vec::new());
+        if node.store.memory().contains(place) {
+            tiers.push(Held::Memory);
+        }
+        if node.under.as_ref().is_some_and(|under| under.contains(place)) {
+            tiers.push(Held::Disk);
+        }
+        let segments = object.version().map(|version| version.counts());
+        Self { object, tiers, segments }
+    }
+}
+
 /// Explains a request for `url` with these fields, from this client.
 ///
 /// # Errors
 /// Why such a request would be refused.
-pub fn explain(
+pub async fn explain(
     node: &Node,
     method: &Method,
     url: &str,
     headers: &HeaderMap,
     client: Option<IpAddr>,
 ) -> Result<Explained, Reject> {
-    let snapshot = node.snapshot.load();
+    let snapshot = node.snapshot.load_full();
     let invalid =
         Reject { status: StatusCode::BAD_REQUEST, reason: Reason::TargetInvalid, close: false };
     let uri: http::Uri = url.parse().map_err(|_| invalid)?;
@@ -126,11 +152,14 @@ pub fn explain(
     let view = RequestView { method, headers: &headers, has_content };
     let passed = bypass(&view, policy);
     // No-Vary-Search: the key of a stored response to which the queries are the same.
-    let key = policy
-        .filter(|policy| policy.no_vary_search && passed.is_none())
-        .and_then(|_| node.store.equivalent(&key, &headers, Floor::default()))
-        .unwrap_or(key);
-    let found = node.store.lookup(&key, &headers, Floor::default());
+    let key = match policy.filter(|policy| policy.no_vary_search && passed.is_none()) {
+        Some(_) => equivalent(node, &key, &headers, Floor::default(), Keep::Nothing).await,
+        None => None,
+    }
+    .unwrap_or(key);
+    let mut brought = Brought::default();
+    bring(node, &key, &headers, Keep::Nothing, &mut brought).await;
+    let found = node.store.lookup_with(&key, &headers, Floor::default(), brought.objects());
     let decision = match passed {
         Some(reason) => Decision::Pass { reason },
         None => {
@@ -159,7 +188,12 @@ pub fn explain(
     let parents = tier.map(|tier| fetch::parents(tier, key.hash())).unwrap_or_default();
     Ok(Explained {
         method: method.clone(),
-        stored: node.store.all(&key),
+        stored: node
+            .store
+            .all_with(&key, brought.objects())
+            .into_iter()
+            .map(|object| Seen::new(node, object))
+            .collect(),
         selected,
         purged: node.store.fences().of_key(&key),
         tag_fields: policy.map(|policy| policy.tags.clone()).unwrap_or_default(),
@@ -196,7 +230,9 @@ fn is_missing(node: &Node, view: &RequestView<'_>, object: &Object) -> bool {
         Resolved::Multiple(parts) => parts.first().map_or(0, |part| part.start),
         Resolved::Unsatisfiable => return false,
     };
-    !version.has(node.store.layout().index(first))
+    let index = node.store.layout().index(first);
+    !version.has(index)
+        && !node.under.as_ref().is_some_and(|under| under.has_segment(version, index))
 }
 
 impl Explained {
@@ -257,7 +293,8 @@ impl Explained {
         self.stored.iter().map(|stored| self.object(stored, now)).collect()
     }
 
-    fn object(&self, object: &Arc<Object>, now: UnixMillis) -> serde_json::Value {
+    fn object(&self, seen: &Seen, now: UnixMillis) -> serde_json::Value {
+        let object = &seen.object;
         let head = &object.head();
         let headers: Vec<(&str, String)> = head
             .headers
@@ -272,7 +309,10 @@ impl Explained {
             "status": head.status.as_u16(),
             "length": object.length(),
             "weight": object.weight(),
+            "tiers": seen.tiers.iter().map(|tier| tier.label()).collect::<Vec<_>>(),
             "segments": object.version().map(|version| version.stored()),
+            "segments_in_memory": seen.segments.map(|(memory, _)| memory),
+            "segments_on_disk": seen.segments.map(|(_, disk)| disk),
             "age": head.current_age(now).as_secs(),
             "age_on_arrival": head.initial_age.as_secs(),
             "ttl": head.remaining_millis(now).div_euclid(1000),

@@ -25,7 +25,7 @@ const MAX_READERS: usize = 100_000;
 /// Bytes that stay in a fill of what is stored as it arrives.
 pub(super) const WINDOW: u64 = 1 << 20;
 /// Bytes of a part at most.
-const LARGEST_PART: u64 = 8 << 20;
+pub(super) const LARGEST_PART: u64 = 8 << 20;
 const SHARDS: usize = 64;
 
 /// A fill as this program has it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
+use super::bring::{Brought, Keep, bring};
 use super::fetch::Fetched;
 use super::serve::Context;
 use crate::key::CacheKey;
@@ -17,7 +18,7 @@ use crate::store::Found;
 
 impl Context<'_> {
     /// Freshens or removes what is stored for the request, if this is the answer to a HEAD.
-    pub(super) fn update_by_head(
+    pub(super) async fn update_by_head(
         &self,
         policy: &Arc<Policy>,
         key: &CacheKey,
@@ -32,7 +33,9 @@ impl Context<'_> {
             return;
         }
         let node = self.node();
-        let found = node.store.lookup(key, client, self.needed);
+        let mut brought = Brought::default();
+        bring(node, key, client, Keep::Memory, &mut brought).await;
+        let found = node.store.lookup_with(key, client, self.needed, brought.objects());
         let Found::Object(object) = found else { return };
         // What has come since the HEAD was sent is newer than its answer.
         let took = fetched.response_time.since(fetched.request_time);

@@ -16,7 +16,7 @@
 //!   [`ask`] is one such request, [`upstream_body`] the content that comes; [`fenced`] asks on where a purge has made an
 //!   answer too old, `fill_head` tells those who wait, `head_update` is what HEAD tells of what is stored.
 //! * [`encoder`]: encodings of stored objects, made beside all this.
-//! * [`disk`]: the disks of the node.
+//! * [`disk`]: the disks of the node; [`under`] is how the store stands on them, [`bring`] what comes back for a request.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
 //! * [`trace`]: access logs, read; [`replay`] asks a node for what is in them.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
@@ -24,6 +24,7 @@
 pub mod admin;
 pub mod ask;
 pub mod body;
+pub mod bring;
 pub mod connect;
 pub mod disk;
 pub mod encoder;
@@ -65,4 +66,5 @@ pub mod telemetry;
 mod tests;
 pub mod trace;
 mod tunnel;
+pub mod under;
 pub mod upstream_body;

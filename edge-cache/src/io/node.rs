@@ -27,6 +27,7 @@ use super::purge_log::{self, PurgeLog};
 use super::rules::{self, Material};
 use super::signer::Signer;
 use super::telemetry::{self, SiteCounters, Telemetry};
+use super::under::{self, Under};
 use crate::config::Plan;
 use crate::meter::Sample;
 use crate::origin::Balance;
@@ -51,6 +52,8 @@ pub struct Node {
     started: Plan,
     /// What is stored.
     pub store: Store,
+    /// The disks that it stands on.
+    pub under: Option<Arc<Under>>,
     /// What is being fetched.
     pub fills: Fills,
     /// The last purge that it knows of.
@@ -237,17 +240,20 @@ impl Node {
         let layout = Layout::new(plan.edge.segment.0);
         let snapshot = Snapshot::new(plan.clone(), &telemetry, None)?;
         telemetry.reload_ok.set(1.0);
-        let store = Store::new(memory, max_object, layout, first_number());
+        let run = first_number();
+        let store = Store::new(memory, max_object, layout, run);
         let positions = Arc::new(Positions::default());
         let mut ledger = Ledger::default();
         // Before anything that was stored earlier can be looked at.
         let log = purge_log::folder(&plan)?
             .map(|folder| purge_log::open(&folder, store.fences(), &mut ledger, &positions));
         let (purge_log, purge_writer) = log.transpose()?.unzip();
+        let under = under::open(&plan, &store, run)?;
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
             started: plan,
             store,
+            under: under.clone(),
             encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
             positions,
@@ -264,6 +270,9 @@ impl Node {
             writer.start(Arc::downgrade(&node))?;
         }
         tokio::spawn(sample(Arc::downgrade(&node)));
+        if let Some(under) = under {
+            tokio::spawn(async move { under.announce().await });
+        }
         Ok(node)
     }
 
@@ -324,6 +333,9 @@ impl Node {
 
     /// Makes durable what nobody has waited for, at the end.
     pub async fn settle(&self) {
+        if let Some(under) = &self.under {
+            under.close().await;
+        }
         let Some(log) = &self.purge_log else { return };
         match tokio::time::timeout(LAST_PURGES, log.flush()).await {
             Ok(Ok(())) => {}
@@ -346,6 +358,7 @@ impl Node {
     pub fn metrics(&self) -> String {
         let telemetry = &self.telemetry;
         telemetry.collect(self.store.memory().stats(), self.is_draining());
+        self.under.iter().for_each(|under| under.collect(&telemetry.registry));
         let snapshot = self.snapshot.load();
         for (name, origin) in &snapshot.origins {
             let up = origin.upstream.servers.iter().filter(|server| server.is_up()).count();

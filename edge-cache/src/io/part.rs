@@ -15,7 +15,7 @@ use http_body::Body;
 use super::fetch::Fetched;
 use super::fill_head::{FillHead, Origin, Since};
 use super::fill_task::{Job, Judged, audience, judged, keep, origin_of, receive};
-use super::fills::{Entry, FillReader, FillWriter, Held, Joined};
+use super::fills::{Entry, FillReader, FillWriter, Held, Joined, LARGEST_PART};
 use super::node::Node;
 use super::pool::FetchError;
 use super::spill::Spill;
@@ -110,6 +110,10 @@ impl Refetch {
         let version = object.version()?;
         self.touch(node);
         let layout = node.store.layout();
+        if let Some(under) = &node.under {
+            // What is on a disk is not fetched.
+            under.look_for(version, index + 1, wanted.min(index + layout.index(LARGEST_PART)) + 1);
+        }
         let place = |index| {
             let slot = Slot::Segment { version: Some(version.id()), index };
             (object.place().key, object.variant(), slot)

@@ -103,7 +103,7 @@ impl Context<'_> {
             node.store.unmark_uncacheable(key);
         }
         if let (Some(key), Some(policy)) = (&key, policy) {
-            self.update_by_head(policy, key, &wanted.origin(), &fetched);
+            self.update_by_head(policy, key, &wanted.origin(), &fetched).await;
         }
         self.answer_from_upstream(exchange, fetched, reason)
     }

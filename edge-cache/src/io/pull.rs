@@ -1,6 +1,8 @@
-//! The bytes of one body for one client: from the store where they are there, from a fetch that goes on otherwise, and
-//! from one that is begun for them where they are in neither.
+//! The bytes of one body for one client: from memory where they are there, from a fetch that goes on otherwise, from a disk,
+//! and from a fetch that is begun for them where they are nowhere.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -50,6 +52,12 @@ struct Segments {
     /// A fetch that has been asked for one, and its answer is still to come; whether it was begun for others.
     asked: Option<(FillReader, bool)>,
     refetch: Option<Box<Refetch>>,
+    /// A segment that is being read from a disk.
+    below: Option<(u64, Below)>,
+    /// One that no disk could give.
+    lost: Option<u64>,
+    /// They are asked for again: what is read was not fetched for this client.
+    again: bool,
     /// Fetches that were asked for the byte that is next.
     tries: usize,
     /// What is missing before this segment has been promised.
@@ -57,6 +65,8 @@ struct Segments {
     /// From where the first bytes come.
     ready: Ready,
 }
+
+type Below = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
 
 /// What a fetch brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +88,8 @@ const PROMISED: u64 = 1 << 20;
 pub enum Ready {
     /// They are here.
     Here,
+    /// They are on a disk.
+    Below,
     /// They are being fetched.
     Fetched {
         /// By a fetch that was begun for others.
@@ -245,8 +257,11 @@ impl Segments {
     fn new(node: &Arc<Node>, version: &Arc<Version>, reader: Option<(FillReader, Brings)>) -> Self {
         Self {
             used: Use::begin(node, version),
+            again: reader.is_none(),
             reader,
             asked: None,
+            below: None,
+            lost: None,
             refetch: None,
             tries: 0,
             promised: 0,
@@ -275,7 +290,12 @@ impl Segments {
                     }
                 }
             }
-            if let Some(data) = from_version(self.used.node(), self.used.version(), at) {
+            let here = from_version(self.used.node(), self.used.version(), at, self.again);
+            let data = match here {
+                None => ready!(self.poll_below(at, cx)),
+                here => here,
+            };
+            if let Some(data) = data {
                 self.tries = 0;
                 self.refetch.iter().for_each(|refetch| refetch.touch(self.used.node()));
                 if let Some((reader, _)) = &self.reader {
@@ -294,6 +314,34 @@ impl Segments {
                 Err(error) => return Poll::Ready(Some(Err(SendError::Part(error)))),
             }
         }
+    }
+
+    /// The bytes from there to the end of their segment, read from a disk; none if no disk can give them.
+    fn poll_below(&mut self, at: u64, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        let (node, version) = (self.used.node(), self.used.version());
+        let Some(under) = &node.under else { return Poll::Ready(None) };
+        let layout = node.store.layout();
+        let index = layout.index(at);
+        if self.below.as_ref().is_none_or(|(reading, _)| *reading != index) {
+            if self.lost == Some(index) || !under.has_segment(version, index) {
+                return Poll::Ready(None);
+            }
+            let reading = Arc::clone(under).segment(Arc::clone(version), index);
+            self.below = Some((index, Box::pin(reading)));
+        }
+        let Some((_, reading)) = &mut self.below else { return Poll::Ready(None) };
+        let data = ready!(reading.as_mut().poll(&mut Context::from_waker(cx.waker())));
+        self.below = None;
+        // What one client needs, others may, too.
+        let data = data.inspect(|data| {
+            node.store.memory().insert_segment(version, index, data.clone());
+        });
+        let skip = usize::try_from(at - layout.start(index)).unwrap_or(usize::MAX);
+        let data = data.filter(|data| skip < data.len()).map(|data| data.slice(skip..));
+        if data.is_none() {
+            self.lost = Some(index);
+        }
+        Poll::Ready(data)
     }
 
     /// Ready when all of the first bytes are here or promised.
@@ -321,8 +369,15 @@ impl Segments {
                 }
                 _ => {}
             }
+            if let Some(under) = &self.used.node().under {
+                under.look_for(self.used.version(), first, last + 1);
+            }
             let Some(missing) = self.used.version().first_missing(first, last) else {
-                return Poll::Ready(Ok(self.ready));
+                let first = layout.index(at);
+                let is_read = self.ready == Ready::Here
+                    && self.used.version().is_below(first)
+                    && !self.used.version().is_in_memory(first);
+                return Poll::Ready(Ok(if is_read { Ready::Below } else { self.ready }));
             };
             self.promised = missing;
             let missing_at = layout.start(missing).max(at);

@@ -17,7 +17,7 @@ use super::pool::FetchError;
 use super::pull::{NotReady, Pull, Ready};
 use super::respond::{self, Marks, Representation};
 use super::serve::Context;
-use super::telemetry::Exchange;
+use super::telemetry::{Exchange, Held};
 use crate::segment::plan::{Ask, first_ask};
 use crate::semantics::conditional::{Verdict, evaluate, if_range_holds};
 use crate::semantics::headers::strip_hop_by_hop;
@@ -63,6 +63,9 @@ impl Context<'_> {
         marks: &Marks<'_>,
     ) -> Filled {
         let node = self.node();
+        if node.under.is_some() && marks.hit && object.asked.is_due() {
+            node.store.offer(object);
+        }
         let encoded = self.encoding(object);
         let object = encoded.as_ref().unwrap_or(object);
         let Some(pull) = Pull::object(node, object) else {
@@ -80,7 +83,10 @@ impl Context<'_> {
             },
         );
         let marks = match poll_fn(|cx| response.body_mut().poll_ready(cx)).await {
-            Ok(Ready::Here) => {
+            Ok(ready @ (Ready::Here | Ready::Below)) => {
+                if ready == Ready::Below {
+                    exchange.held = Some(Held::Disk);
+                }
                 if exchange.reason == Reason::Fresh && !node.store.is_whole(object) {
                     exchange.reason = Reason::FreshPart;
                 }

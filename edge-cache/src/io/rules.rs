@@ -35,7 +35,7 @@ impl Context<'_> {
         let role = self.snapshot.plan.edge.role;
         if self.is_inner && role != Role::Edge {
             // The node before us has done it, for the true client.
-            self.take_equivalent_query();
+            self.take_equivalent_query().await;
             return self.respond(exchange, body, client).await;
         }
         let rules = Arc::clone(&self.route.value.rules);
@@ -71,7 +71,7 @@ impl Context<'_> {
                     changed = parts;
                     context.request = &changed;
                 }
-                context.take_equivalent_query();
+                context.take_equivalent_query().await;
                 context.respond(exchange, body, client).await
             }
         };

@@ -1,6 +1,7 @@
 //! What stands in the place of a part of the request before anything is looked up: one language for Accept-Language where
 //! the policy says which ones there are, the query of a stored response where that says that the two are the same to it.
 
+use super::bring::{Keep, equivalent};
 use super::serve::Context;
 use crate::key::{CacheKey, normalise_query};
 use crate::lookup::bypass;
@@ -21,7 +22,7 @@ impl Context<'_> {
 
     /// The query of a stored response in the place of the request's, where that response says that the two are the same to
     /// it (No-Vary-Search). Purges of what was asked for count as before.
-    pub(super) fn take_equivalent_query(&mut self) {
+    pub(super) async fn take_equivalent_query(&mut self) {
         let Some(policy) =
             self.route.value.policy.as_deref().filter(|policy| policy.no_vary_search)
         else {
@@ -40,9 +41,9 @@ impl Context<'_> {
             fields,
             &policy.key,
         );
-        let store = &self.node().store;
-        if let Some(other) = store.equivalent(&key, fields, self.needed) {
-            self.needed = self.needed.max(store.fences().of_key(&key));
+        let (node, needed) = (self.node(), self.needed);
+        if let Some(other) = equivalent(node, &key, fields, needed, Keep::Memory).await {
+            self.needed = needed.max(node.store.fences().of_key(&key));
             self.query = other.query().map(Into::into);
         }
     }

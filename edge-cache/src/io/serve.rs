@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use shared::io::clock;
 
 use super::body::ResponseBody;
+use super::bring::{Brought, Keep, bring};
 use super::fetch::Wanted;
 use super::fill_task::{Job, Joined, Since};
 use super::gate;
@@ -23,7 +24,7 @@ use super::part::{Slot, Wanting};
 use super::purge::PURGE;
 use super::request_body::RequestBody;
 use super::respond::{self, Asked, Marks};
-use super::telemetry::{Exchange, Peer};
+use super::telemetry::{Exchange, Held, Peer};
 use super::tunnel::{self, Offer};
 use crate::admit::{self, Admitted, Head, Reject, decrement_max_forwards};
 use crate::key::{CacheKey, host_of, normalise_query};
@@ -35,6 +36,7 @@ use crate::semantics::headers::{
     append_cdn_loop, append_via, cdn_loop_count, for_origin, takes_trailers, unsent,
     without_credentials,
 };
+use crate::semantics::vary::VariantKey;
 use crate::semantics::{Lines, Policy, Profile, Reason};
 use crate::store::{Found, Object, Store};
 
@@ -286,11 +288,17 @@ impl Context<'_> {
         let node = self.node();
         let mut alone = !collapsible(&self.view());
         let mut arrived = None;
+        let mut brought = Brought::default();
         for round in 0..=2 * MAX_ROUNDS {
             // Before the store is asked: a purge in between then comes after this.
             let since = Since { arrived, ..self.since() };
             let target = Target { policy, key, query, since };
-            let mut found = node.store.lookup(key, &self.request.headers, since.needed);
+            let headers = &self.request.headers;
+            let mut found = node.store.lookup(key, headers, since.needed);
+            if !is_settled(&found) && node.under.is_some() {
+                bring(node, key, headers, Keep::Memory, &mut brought).await;
+                found = node.store.lookup_with(key, headers, since.needed, brought.objects());
+            }
             if matches!(found, Found::Uncacheable) && self.is_part_of_too_large(target) {
                 found = Found::Nothing;
             }
@@ -307,6 +315,8 @@ impl Context<'_> {
                     if matches!(decision, Decision::Stale { revalidate: true, .. }) {
                         self.revalidate_behind(target, object);
                     }
+                    exchange.held =
+                        Some(if brought.has(object) { Held::Disk } else { Held::Memory });
                     let marks =
                         Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
                     match self.answer_from_object(exchange, target, object, &marks).await {
@@ -487,6 +497,11 @@ impl Context<'_> {
             false => response,
         }
     }
+}
+
+/// Whether no disk has anything to add: one without Vary answers all requests.
+fn is_settled(found: &Found) -> bool {
+    matches!(found, Found::Object(object) if object.variant() == VariantKey::NONE)
 }
 
 pub(super) fn stored(found: &Found, store: &Store, needed: Floor) -> Stored {

@@ -55,10 +55,8 @@ impl Spill {
 
     /// The next bytes.
     pub fn push(&mut self, data: &[u8]) {
-        let (memory, version) = (self.used.node.store.memory(), &self.used.version);
-        self.assembler.push(data, |index, segment| {
-            memory.insert_segment(version, index, segment);
-        });
+        let Use { node, version } = &self.used;
+        self.assembler.push(data, |index, segment| insert(node, version, index, segment));
     }
 
     /// The body has ended: its last segment.
@@ -66,7 +64,7 @@ impl Spill {
         let Use { node, version } = &self.used;
         let rest = Assembler::new(node.store.layout(), self.assembler.index(), None);
         if let Some((index, segment)) = std::mem::replace(&mut self.assembler, rest).finish() {
-            node.store.memory().insert_segment(version, index, segment);
+            insert(node, version, index, segment);
         }
     }
 
@@ -84,8 +82,17 @@ impl Spill {
     }
 }
 
-/// What is stored of a version from an offset on, to the end of its segment.
-pub fn from_version(node: &Node, version: &Version, offset: u64) -> Option<Bytes> {
+/// Stores a segment that has been fetched.
+fn insert(node: &Node, version: &Arc<Version>, index: u64, segment: Bytes) {
+    if let Some(under) = &node.under {
+        under.offer_segment(version, index, &segment);
+    }
+    node.store.memory().insert_segment(version, index, segment);
+}
+
+/// What memory has of a version from an offset on, to the end of its segment. `again`: it is asked for by somebody for whom
+/// it was not fetched.
+pub fn from_version(node: &Node, version: &Version, offset: u64, again: bool) -> Option<Bytes> {
     let layout = node.store.layout();
     let index = layout.index(offset);
     // What is not there is not counted as asked for: a body that is read once has not been asked for twice.
@@ -93,6 +100,9 @@ pub fn from_version(node: &Node, version: &Version, offset: u64) -> Option<Bytes
         return None;
     }
     let segment = node.store.memory().segment(version, index)?;
+    if let Some(under) = node.under.as_ref().filter(|_| again) {
+        under.offer_segment(version, index, &segment);
+    }
     let skip = usize::try_from(offset - layout.start(index)).ok()?;
     (skip < segment.len()).then(|| segment.slice(skip..))
 }

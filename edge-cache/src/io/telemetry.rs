@@ -23,6 +23,11 @@ pub const REQUESTS: Family = Family {
     help: "Requests answered, by site and by what the cache made of them.",
     labels: &["site", "cache"],
 };
+const HITS: Family = Family {
+    name: "edge_cache_hits_total",
+    help: "Requests answered from the store, by the tier that had the object: disk if it, or the first segment sent of it, had to be read from one.",
+    labels: &["tier"],
+};
 const DURATION: Family = Family {
     name: "edge_cache_request_duration_seconds",
     help: "From a request's head to the end of its response.",
@@ -33,17 +38,47 @@ const BYTES: Family = Family {
     help: "Bytes of content, sent to clients (out) and received from parents and origins (in).",
     labels: &["direction"],
 };
-const STORE_BYTES: Family = Family {
+pub(super) const STORE_BYTES: Family = Family {
     name: "edge_cache_store_bytes",
     help: "Memory or disk taken by stored objects.",
     labels: &["tier"],
 };
-const STORE_OBJECTS: Family =
+pub(super) const STORE_OBJECTS: Family =
     Family { name: "edge_cache_store_objects", help: "Stored objects.", labels: &["tier"] };
-const EVICTIONS: Family = Family {
+pub(super) const EVICTIONS: Family = Family {
     name: "edge_cache_evictions_total",
     help: "Stored objects, and segments of them, that made room for others.",
     labels: &["tier"],
+};
+/// Reads of disks.
+pub const DISK_READS: Family = Family {
+    name: "edge_cache_disk_reads_total",
+    help: "Records read from a disk, by its number and by result: hit, miss (what lies there is not what was asked for), timeout.",
+    labels: &["disk", "result"],
+};
+/// Bytes written to disks.
+pub const DISK_WRITTEN: Family = Family {
+    name: "edge_cache_disk_written_bytes_total",
+    help: "Bytes written to a disk, by its number and by reason: new, moved (to keep what is asked for), head (validated anew), removed, index. Divided by edge_cache_bytes_total{direction=\"out\"}: what a byte sent costs the disk.",
+    labels: &["disk", "reason"],
+};
+/// What has gone wrong with disks.
+pub const DISK_ERRORS: Family = Family {
+    name: "edge_cache_disk_errors_total",
+    help: "What has gone wrong with a disk, by its number and by kind: read, write, checksum (a record that was damaged, and not used), not_taken (a record that was not written, because too much waited or the disk could not take it).",
+    labels: &["disk", "kind"],
+};
+/// Whether a disk serves.
+pub const DISK_READY: Family = Family {
+    name: "edge_cache_disk_ready",
+    help: "1 when a disk, by its number, is in use; 0 while it finds out what it holds, and when it has failed.",
+    labels: &["disk"],
+};
+/// How long a disk took to become ready.
+pub const DISK_RECOVERY: Family = Family {
+    name: "edge_cache_disk_recovery_seconds",
+    help: "How long a disk, by its number, took at the start to find out what it holds.",
+    labels: &["disk"],
 };
 /// Requests to origins.
 pub const ORIGIN_REQUESTS: Family = Family {
@@ -130,6 +165,7 @@ pub struct Telemetry {
     /// All metrics.
     pub registry: Registry,
     duration: [Histogram; Outcome::ALL.len()],
+    hits: [Counter; Held::ALL.len()],
     /// Content sent to clients.
     pub bytes_out: Counter,
     /// Content received from parents and origins.
@@ -154,6 +190,27 @@ pub struct Telemetry {
     pub meter: Mutex<Meter>,
 }
 
+/// Which tier had what a request was answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Memory.
+    Memory,
+    /// A disk: it was read for this request, or for others at the same time.
+    Disk,
+}
+
+impl Held {
+    const ALL: [Self; 2] = [Self::Memory, Self::Disk];
+
+    /// Its name in metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// A site's counters.
 #[derive(Clone, Debug)]
 pub struct SiteCounters([Counter; Outcome::ALL.len()]);
@@ -170,6 +227,7 @@ impl Default for Telemetry {
         let registry = Registry::new();
         Self {
             duration: Outcome::ALL.map(|outcome| registry.histogram(&DURATION, &[outcome.label()])),
+            hits: Held::ALL.map(|held| registry.counter(&HITS, &[held.label()])),
             bytes_out: registry.counter(&BYTES, &["out"]),
             bytes_in: registry.counter(&BYTES, &["in"]),
             collapsed: registry.counter(&COLLAPSED, &[]),
@@ -235,6 +293,8 @@ struct Line<'a> {
     duration_ms: f64,
     cache: &'static str,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'static str>,
     collapsed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
@@ -260,6 +320,8 @@ pub struct Exchange {
     pub reason: Reason,
     /// Counted under this outcome, where it is not the reason's own.
     pub outcome: Option<Outcome>,
+    /// Which tier had it, if one had.
+    pub held: Option<Held>,
     /// Answered from another request's fetch.
     pub collapsed: bool,
     /// The parent or origin asked.
@@ -301,6 +363,7 @@ impl Exchange {
             site: None,
             reason: Reason::ClientGone,
             outcome: None,
+            held: None,
             collapsed: false,
             upstream: None,
             status: StatusCode::OK,
@@ -353,6 +416,11 @@ impl Drop for Exchange {
             None => self.node.no_site.0[at].inc(),
         }
         telemetry.duration[at].observe(elapsed);
+        let from_store = matches!(outcome, Outcome::Hit | Outcome::Stale | Outcome::Revalidated);
+        let held = self.held.filter(|_| from_store);
+        if let Some(held) = held {
+            telemetry.hits[held as usize].inc();
+        }
         if self.is_passed {
             telemetry.bytes_in.add(self.sent);
         }
@@ -375,6 +443,7 @@ impl Drop for Exchange {
             duration_ms: elapsed.as_micros() as f64 / 1000.0,
             cache: outcome.label(),
             reason: self.reason.code(),
+            tier: held.map(Held::label),
             collapsed: self.collapsed,
             upstream: self.upstream.as_deref(),
             http: match self.version {

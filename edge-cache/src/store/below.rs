@@ -7,6 +7,8 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use super::object::{Object, ObjectKey};
 use super::variants::Variants;
 
@@ -19,11 +21,14 @@ pub trait Below: Debug + Send + Sync {
     /// The object that lies there has this head from now on, and the same body.
     fn update(&self, object: &Object);
     /// This is what is stored in its place, and has been stored or asked for just now: written, with the record of its
-    /// key's variants where it has some, if the disks want it.
-    fn offer(&self, object: &Object, variants: Option<&Variants>);
+    /// key's variants where it has some, if the disks want it. `body` gives all of its body, if memory has it.
+    fn offer(&self, object: &Object, variants: Option<&Variants>, body: Body<'_>);
     /// The variants of the key are these from now on.
     fn write_variants(&self, place: ObjectKey, variants: &Variants);
 }
+
+/// What gives the whole body of an object.
+pub type Body<'a> = &'a dyn Fn() -> Option<Vec<Bytes>>;
 
 /// Whether an object is on disk, and how often it has been asked for while it was not: one byte beside the object. A copy
 /// begins where the original is.

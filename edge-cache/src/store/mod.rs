@@ -153,21 +153,29 @@ impl Store {
     }
 
     /// The key of the newest stored response that answers a request for `key` because of its No-Vary-Search, if there is one
-    /// that purges of what was asked for do not concern either.
+    /// that purges of what was asked for do not concern either. `brought` has just come from disk.
     pub fn equivalent(
         &self,
         key: &CacheKey,
         headers: &HeaderMap,
         needed: Floor,
+        brought: &[Arc<Object>],
     ) -> Option<CacheKey> {
         let needed = needed.max(self.fences.of_key(key));
-        let holds =
-            |(other, variance): &(CacheKey, Variance)| match self.lookup(other, headers, needed) {
-                Found::Object(object) => Variance::of(&object.fields()).as_ref() == Some(variance),
-                _ => false,
-            };
+        let holds = |(other, variance): &(CacheKey, Variance)| match self
+            .lookup_with(other, headers, needed, brought)
+        {
+            Found::Object(object) => Variance::of(&object.fields()).as_ref() == Some(variance),
+            _ => false,
+        };
         let candidates = self.searches.candidates(key);
         candidates.into_iter().find(holds).map(|(other, _)| other).filter(|other| other != key)
+    }
+
+    /// The keys that may be that, other ones than this.
+    pub fn candidates(&self, key: &CacheKey) -> Vec<CacheKey> {
+        let candidates = self.searches.candidates(key);
+        candidates.into_iter().map(|(other, _)| other).filter(|other| other != key).collect()
     }
 
     /// Learns the No-Vary-Search of a response that is about to be stored.
@@ -191,6 +199,23 @@ impl Store {
     /// A segment of an object whose body lies in segments.
     pub fn segment(&self, object: &Object, index: u64) -> Option<Bytes> {
         self.memory.segment(object.version()?, index)
+    }
+
+    /// All of an object's body, if memory has it.
+    pub fn body(&self, object: &Object) -> Option<Vec<Bytes>> {
+        match object.body() {
+            Content::Inline(body) => Some(vec![Bytes::from_owner(Arc::clone(body))]),
+            Content::Segments(_) => {
+                let count = self.layout.count(object.length());
+                (0..count).map(|index| self.segment(object, index)).collect()
+            }
+        }
+    }
+
+    /// Whether memory has all of an object's body, as far as is known.
+    pub fn is_in_memory(&self, object: &Object) -> bool {
+        let count = self.layout.count(object.length());
+        object.version().is_none_or(|version| version.counts().0 == count)
     }
 
     /// Whether all of an object's body is stored, as far as is known.
@@ -251,7 +276,7 @@ impl Store {
         let mut missing = Missing::default();
         let Some(below) = self.below.get() else { return missing };
         let place = |variant| ObjectKey { key: key.hash(), variant };
-        if self.memory.contains(place(VariantKey::NONE)) {
+        if self.is_here(place(VariantKey::NONE)) {
             return missing;
         }
         if below.contains(place(VariantKey::NONE)) {
@@ -262,7 +287,7 @@ impl Store {
             missing.variants = below.contains(Variants::place(key.hash()));
             return missing;
         };
-        let is_here = |variant: &VariantKey| self.memory.contains(place(*variant));
+        let is_here = |variant: &VariantKey| self.is_here(place(*variant));
         let lacks = |variant: &VariantKey| !is_here(variant) && below.contains(place(*variant));
         missing.objects.extend(record.selected(headers).filter(lacks));
         if missing.objects.is_empty() && !record.stored.iter().any(is_here) {
@@ -271,6 +296,20 @@ impl Store {
             missing.objects.extend(others.filter(lacks).take(MAX_OTHERS));
         }
         missing
+    }
+
+    /// All that is stored under a key on disk and not in memory, as far as the record of its variants is known.
+    pub fn missing_at_all(&self, key: &CacheKey) -> Missing {
+        let Some(below) = self.below.get() else { return Missing::default() };
+        let place = |variant| ObjectKey { key: key.hash(), variant };
+        let record = self.variants.get(&key.hash());
+        let stored = record.iter().flat_map(|record| record.stored.iter().copied());
+        let all = std::iter::once(VariantKey::NONE).chain(stored);
+        let objects = all
+            .filter(|variant| !self.is_here(place(*variant)) && below.contains(place(*variant)))
+            .collect();
+        let variants = record.is_none() && below.contains(Variants::place(key.hash()));
+        Missing { variants, objects }
     }
 
     /// A number that changes with what is stored under a key: taken before something is read from disk for it.
@@ -286,7 +325,10 @@ impl Store {
         if *now != turn {
             return false;
         }
-        if !self.memory.contains(object.place()) {
+        if let Some(variance) = Variance::of(&object.fields()) {
+            self.searches.learn(&object.key(), &variance);
+        }
+        if !self.is_here(object.place()) {
             self.memory.insert(Arc::clone(object));
         }
         true
@@ -301,7 +343,8 @@ impl Store {
         *now == turn
     }
 
-    /// An object has been asked for again: the disks may want it, if it is what is stored in its place.
+    /// An object has been asked for again, and this [`below::Asked::is_due`]: the disks may want it, if it is what is stored in
+    /// its place.
     pub fn offer(&self, object: &Object) {
         let Some(below) = self.below.get() else { return };
         let turn = self.turns.of(object.place().key);
@@ -314,12 +357,13 @@ impl Store {
 
     /// With an object goes the record of its key's variants, without which it would not be found. The key's turn is taken.
     fn offer_to(&self, below: &dyn Below, object: &Object) {
+        let body = || self.body(object);
         if object.variant() == VariantKey::NONE {
-            return below.offer(object, None);
+            return below.offer(object, None, &body);
         }
         let record = self.variants.get(&object.place().key);
         if let Some(record) = record.filter(|record| record.stored.contains(&object.variant())) {
-            below.offer(object, Some(&record));
+            below.offer(object, Some(&record), &body);
         }
     }
 
@@ -410,7 +454,7 @@ impl Store {
             self.memory.remove(place);
             below.iter().for_each(|below| below.remove(place));
         }
-        if let Some(below) = below {
+        if let Some(below) = below.filter(|_| object.asked.is_due()) {
             self.offer_to(below.as_ref(), &object);
         }
         drop(turn);
@@ -503,6 +547,10 @@ impl Store {
         let object = self.memory.get(place).or_else(came)?;
         // Equal hashes are not enough: two texts with one hash could be made on purpose.
         (object.is_of(key) && self.is_usable(&object)).then_some(object)
+    }
+
+    fn is_here(&self, place: ObjectKey) -> bool {
+        self.memory.peek(place).is_some_and(|object| self.is_usable(&object))
     }
 
     /// What is missing of it can be fetched, or nothing is missing.

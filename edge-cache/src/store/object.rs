@@ -270,6 +270,12 @@ impl Object {
         Self::made(self.key_text(), variant, &head, body, length, self.body_id)
     }
 
+    /// The same with nothing in place of its body.
+    #[must_use]
+    pub fn without_body(&self) -> Self {
+        Self { body: Content::Inline(Arc::default()), ..self.clone() }
+    }
+
     /// Where an encoding of it lies.
     pub fn encoding_place(&self, coding: Coding) -> ObjectKey {
         let salt = xxh3_128(coding.token().as_bytes());

@@ -200,16 +200,13 @@ impl Below for Disks {
         self.0.lock().unwrap().insert(Self::at(object.place()), b"updated".to_vec());
     }
 
-    fn offer(&self, object: &Object, variants: Option<&Variants>) {
-        if !object.asked.is_due() {
-            return;
-        }
+    fn offer(&self, object: &Object, variants: Option<&Variants>, body: below::Body<'_>) {
         if let Some(variants) = variants {
             self.write_variants(Variants::place(object.place().key), variants);
         }
         object.asked.settle();
-        let Content::Inline(body) = object.body() else { return };
-        self.0.lock().unwrap().insert(Self::at(object.place()), body.to_vec());
+        let Some(pieces) = body() else { return };
+        self.0.lock().unwrap().insert(Self::at(object.place()), pieces.concat());
     }
 
     fn write_variants(&self, place: ObjectKey, variants: &Variants) {

@@ -111,6 +111,18 @@ impl Version {
         self.lock().stored.len() as u64
     }
 
+    /// How many lie in memory, and how many on a disk.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        let count = |place| state.stored.values().filter(|places| **places & place != 0).count();
+        (count(IN_MEMORY) as u64, count(BELOW) as u64)
+    }
+
+    /// Whether memory has a segment, as far as is known.
+    pub fn is_in_memory(&self, index: u64) -> bool {
+        self.lock().stored.get(&index).is_some_and(|places| places & IN_MEMORY != 0)
+    }
+
     /// A segment is about to be stored. `false`: the version is of no use any more.
     pub(super) fn add(&self, index: u64) -> bool {
         let mut state = self.lock();
