@@ -92,8 +92,8 @@ impl Disks {
             }
         }
         let node_run = Arc::new(AtomicU64::new(run));
-        let mut engines = Vec::new();
-        let mut threads = Vec::new();
+        // Dropped on an error, it stops those that have begun.
+        let mut started = Self { engines: Vec::new(), threads: std::sync::Mutex::default() };
         for (opened, daily) in disks {
             let failed = {
                 let path = opened.path.clone();
@@ -102,30 +102,43 @@ impl Disks {
             let (was_clean, before) = (opened.superblock.is_clean, opened.superblock.run);
             let superblock =
                 format::Superblock { run, is_clean: false, is_void: false, ..opened.superblock };
-            open::write_superblock(&*opened.device, &superblock).map_err(failed)?;
+            if let Err(error) = open::write_superblock(&*opened.device, &superblock) {
+                started.stop();
+                return Err(failed(error));
+            }
             let Some(engine) = Engine::new(opened, superblock, before, daily, &node_run) else {
                 continue;
             };
             let engine = Arc::new(engine);
-            threads.extend(Self::threads(&engine, was_clean)?);
-            engines.push(engine);
+            started.engines.push(Arc::clone(&engine));
+            started.spawn(&engine, was_clean)?;
         }
-        Ok(Self { engines, threads: std::sync::Mutex::new(threads) })
+        Ok(started)
     }
 
-    fn threads(engine: &Arc<Engine>, was_clean: bool) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    /// Nothing more is written, and files are unlocked when this returns.
+    fn stop(self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        drop(self);
+        for thread in threads {
+            // One that has panicked has ended, too.
+            let _ = thread.join();
+        }
+    }
+
+    fn spawn(&self, engine: &Arc<Engine>, was_clean: bool) -> Result<(), OpenError> {
         let failed =
             |error| OpenError::Io { path: engine.path.clone(), doing: "a thread for it", error };
-        let mut threads = Vec::new();
-        let writer = Arc::clone(engine);
         let named = || std::thread::Builder::new().name("disk".to_owned());
+        let mut threads = lock(&self.threads);
+        let writer = Arc::clone(engine);
         let writer = named().spawn(move || recover::run(&writer, was_clean));
         threads.push(writer.map_err(failed)?);
         for _ in 0..read::THREADS {
             let reader = Arc::clone(engine);
             threads.push(named().spawn(move || read::serve(&reader)).map_err(failed)?);
         }
-        Ok(threads)
+        Ok(())
     }
 
     /// Whose a place is: healthy disks alone have any.
@@ -263,7 +276,8 @@ impl Disks {
     }
 }
 
-/// Without [`Disks::close`] nothing more is written: the next start finds what a crash would leave.
+/// Without [`Disks::close`] nothing more is written: the next start finds what a crash would leave. A thread that waits for
+/// its device ends when that answers; until then the file is locked.
 impl Drop for Disks {
     fn drop(&mut self) {
         for engine in &self.engines {

@@ -184,6 +184,11 @@ impl Inner {
         self.ops.push_front(queued);
     }
 
+    /// Whether something that replaces it was handed over since.
+    pub(super) fn is_replaced(&self, hash: u64, sequence: u64) -> bool {
+        self.pending.get(&hash).is_some_and(|pending| pending.replaced > sequence)
+    }
+
     /// Something of a place has been written, or never will be. Whether it counts: nothing that replaces it was
     /// handed over since.
     pub(super) fn done(&mut self, hash: u64, sequence: u64) -> bool {

@@ -134,7 +134,7 @@ impl Engine {
             let update = self.index.get(update_hash(hash))?;
             match self.record(place, update.location(), via) {
                 Got::Record(later, bytes) if later.role == Role::Update => {
-                    if later.sequence > record.sequence {
+                    if later.is_update_of(&record) {
                         meta = bytes.slice(later.meta_range());
                     }
                 }

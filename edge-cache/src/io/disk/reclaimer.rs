@@ -122,7 +122,7 @@ impl Writer {
             if later.place != record.place || later.role != Role::Update {
                 return None;
             }
-            if later.sequence > sequence {
+            if later.is_update_of(&record) {
                 (meta, sequence) = (bytes.slice(later.meta_range()), later.sequence);
             }
             folded = true;
@@ -170,23 +170,20 @@ impl Writer {
 
     /// What has moved is on the disk before the segment says that it is empty, and that is before it is used again.
     fn finish(&mut self, reclaim: Reclaim) -> bool {
-        self.write_tails();
+        if self.sync().is_err() {
+            return self.begin_again(reclaim);
+        }
         let engine = Arc::clone(&self.engine);
         let geometry = engine.geometry;
         let erase = || {
-            engine.device.sync()?;
             let end = geometry.start(reclaim.segment + 1);
             engine.device.write(&[0; format::TRAILER], end - format::TRAILER as u64)?;
             let erased = format::encode_header(0, reclaim.segment, engine.salt);
             engine.device.write(&erased, geometry.start(reclaim.segment))?;
             engine.device.sync()
         };
-        if !self.is_paused()
-            && let Err(error) = erase()
-        {
+        if let Err(error) = erase() {
             self.write_failed(&error);
-        }
-        if self.is_paused() {
             return self.begin_again(reclaim);
         }
         // Entries that its footer did not name: it could not be read.

@@ -47,9 +47,9 @@ pub(super) fn run(engine: &Arc<Engine>, was_clean: bool) {
     for hash in queue.pending() {
         reclaim::remove(hash, &engine.index, &engine.usage);
     }
+    engine.started(start, began.elapsed());
     engine.set_state(State::Ready);
     drop(queue);
-    engine.started(start, began.elapsed());
     Writer::new(Arc::clone(engine), log).run();
 }
 
@@ -180,7 +180,7 @@ fn footer(engine: &Engine, segment: u32) -> Option<(u64, Vec<Entry>)> {
     format::decode_footer(&bytes, geometry, engine.salt)
 }
 
-/// Record after record, up to where they end. None: it cannot be read, or further ones lie behind one that is damaged. Without a
+/// Record after record, up to where they end. None: it cannot be read, or one is missing that was once there. Without a
 /// sequence number: whatever valid record lies anywhere.
 fn scan(engine: &Engine, segment: u32, sequence: Option<u64>) -> Option<Vec<Entry>> {
     let mut bytes = vec![0; engine.geometry.segment as usize];
@@ -195,8 +195,17 @@ fn scan(engine: &Engine, segment: u32, sequence: Option<u64>) -> Option<Vec<Entr
         (ours && fits).then_some(record)
     };
     let mut entries = Vec::new();
-    let mut unit = (SEGMENT_HEADER as u64 / UNIT) as u32;
-    while let Some(record) = record(unit) {
+    let mut end = (SEGMENT_HEADER as u64 / UNIT) as u32;
+    // Where the log ends, nothing of this use of the segment follows. Where something does, a loss of power has left a gap,
+    // unless it is known that what was there had come to stay: then nobody knows whether it was a tombstone.
+    for unit in end..units {
+        if unit < end {
+            continue;
+        }
+        let Some(record) = record(unit) else { continue };
+        if unit > end && record.synced > end {
+            return None;
+        }
         let hash = place_hash(record.place, engine.salt);
         let hash = if record.role == Role::Update { update_hash(hash) } else { hash };
         entries.push(Entry {
@@ -208,10 +217,7 @@ fn scan(engine: &Engine, segment: u32, sequence: Option<u64>) -> Option<Vec<Entr
             role: record.role,
             flags: record.flags,
         });
-        unit += record.units();
+        end = unit + record.units();
     }
-    // Where the log ends, nothing of this use of the segment follows. Where something does, a record has been damaged, and
-    // nobody knows whether it was a tombstone.
-    let is_end = !(unit..units).any(|unit| record(unit).is_some());
-    is_end.then_some(entries)
+    Some(entries)
 }

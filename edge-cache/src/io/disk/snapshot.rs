@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::engine::Engine;
+use super::engine::{Engine, lock};
 use crate::store::disk::index::{Entry, Table};
 use crate::store::disk::snapshot::{Directory, ENTRY, decode_shard, directory_bytes, encode_shard};
 
@@ -26,7 +26,7 @@ pub(super) fn write(engine: &Engine) -> io::Result<()> {
     let segments = segments
         .map(|segment| (engine.usage.sequence(segment), engine.usage.live(segment)))
         .collect();
-    let (uuid, run) = (engine.uuid, engine.run);
+    let (uuid, run) = (engine.uuid, lock(&engine.superblock).run);
     let mut directory = Directory { uuid, run, segments, shards: Vec::new() };
     let (mut bytes, mut offset) = (Vec::with_capacity(CHUNK), start);
     for shard in engine.index.each() {

@@ -1,5 +1,10 @@
 //! The disks as those who use them see them: over files, and over devices that fail.
 
+mod crash;
+mod failing;
+mod memory;
+mod opening;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -93,19 +98,10 @@ async fn what_is_written_is_read_after_a_stop_and_after_a_crash() {
     assert_eq!(disks.stats()[0].start.unwrap().0, Start::Copy);
     check(&disks).await;
     // The copy holds for one start.
-    crash(disks);
+    disks.stop();
     let disks = open_at(folder.path());
     assert_eq!(disks.stats()[0].start.unwrap().0, Start::Segments);
     check(&disks).await;
-}
-
-/// As the end of the process would: nothing more is written, and the lock is gone.
-pub(super) fn crash(disks: Disks) {
-    let threads = std::mem::take(&mut *lock(&disks.threads));
-    drop(disks);
-    for thread in threads {
-        thread.join().unwrap();
-    }
 }
 
 /// Many times what the disk holds: what was asked for stays longer, all that is found is right, room never ends.

@@ -123,7 +123,7 @@ impl Writer {
             }
             self.follow_node();
             if !batch.flushes.is_empty() {
-                let done = self.resume.is_none() && self.sync().is_ok();
+                let done = self.sync().is_ok();
                 for flush in batch.flushes {
                     let _ = flush.send(done);
                 }
@@ -148,6 +148,13 @@ impl Writer {
 
     fn process(&mut self, queued: Queued) {
         let Queued { place, hash, sequence, op } = queued;
+        let mut queue = self.engine.queue.lock();
+        if queue.is_replaced(hash, sequence) {
+            // What replaces it keeps dead what it was to keep dead.
+            queue.done(hash, sequence);
+            return;
+        }
+        drop(queue);
         match op {
             Op::Write { replaces, kind, meta, body } => {
                 let flags = if replaces { REPLACES } else { 0 };
@@ -196,7 +203,7 @@ impl Writer {
             self.write_tails();
         }
         let content = self.engine.index.get(hash);
-        let belongs = content.is_some_and(|content| self.is_at(place, content.location()));
+        let content = content.and_then(|content| self.sequence_of(place, content.location()));
         let draw = Draw {
             place,
             role: Role::Update,
@@ -204,11 +211,11 @@ impl Writer {
             flags: 0,
             hash: update_hash(hash),
             sequence,
-            epoch: None,
+            epoch: content,
             meta,
             body: &[],
         };
-        match belongs.then(|| self.append_new(&draw)).flatten() {
+        match content.and_then(|_| self.append_new(&draw)) {
             Some(at) => {
                 let bytes = u64::from(at.units) * UNIT;
                 self.engine.counters.written_updates.add(bytes);
@@ -221,13 +228,20 @@ impl Writer {
         }
     }
 
-    fn is_at(&self, place: ObjectKey, at: Location) -> bool {
+    /// Which content of a place lies there.
+    fn sequence_of(&self, place: ObjectKey, at: Location) -> Option<u64> {
+        let engine = &self.engine;
+        let offset = engine.geometry.offset(at)?;
         let mut bytes = vec![0; format::RECORD_HEADER];
-        let Some(offset) = self.engine.geometry.offset(at) else { return false };
-        match self.engine.device.read(&mut bytes, offset) {
-            Ok(()) => format::Record::peek(&bytes).is_some_and(|record| record.place == place),
-            Err(_) => false,
+        engine.device.read(&mut bytes, offset).ok()?;
+        let length = format::Record::peek(&bytes)?.head_bytes();
+        if length as u64 > u64::from(at.units) * UNIT {
+            return None;
         }
+        bytes.resize(length, 0);
+        engine.device.read(&mut bytes, offset).ok()?;
+        let record = format::Record::verify(&bytes, at, engine.salt)?;
+        (record.place == place).then_some(record.sequence)
     }
 
     /// Something was not written and will not be. What it was to replace on the disk stays dead: that is tried again.
@@ -246,12 +260,15 @@ impl Writer {
         if self.resume.is_some() {
             return None;
         }
+        let most = self.engine.counters.reclaimed.get() + u64::from(self.engine.geometry.segments);
         loop {
             match self.append(Stream::New, draw) {
                 Ok(at) => return Some(at),
                 Err(Refused::TooLarge) => return None,
                 Err(Refused::Full) => {
-                    if !self.reclaim_some() || self.resume.is_some() {
+                    // Each segment has had its turn, and nothing of them could go: it is not to be had.
+                    let tried = self.engine.counters.reclaimed.get() >= most;
+                    if tried || !self.reclaim_some() || self.resume.is_some() {
                         return None;
                     }
                 }
@@ -295,6 +312,7 @@ impl Writer {
             sequence: draw.sequence,
             epoch: placed.epoch,
             segment_sequence: placed.segment_sequence,
+            synced: placed.synced,
             meta: draw.meta.len() as u32,
             body: length as u32,
         };
@@ -479,13 +497,20 @@ impl Writer {
         self.resume.is_some()
     }
 
-    /// All that was written outlives a loss of power.
+    /// All that was handed over outlives a loss of power.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        let synced = self.engine.device.sync();
-        if let Err(error) = &synced {
-            self.write_failed(error);
+        self.write_tails();
+        if self.is_paused() {
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
-        synced
+        match self.engine.device.sync() {
+            Ok(()) => self.log.synced(),
+            Err(error) => {
+                self.write_failed(&error);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Seals the open segments and leaves a copy of the index.

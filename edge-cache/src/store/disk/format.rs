@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! segment: header 128 | record | record | … | footer entries 40 each | trailer 64
-//! record:  check 8 | header 72 | checksums 4 per block | meta | body | zeros up to a multiple of 128
+//! record:  check 8 | header 80 | checksums 4 per block | meta | body | zeros up to a multiple of 128
 //! ```
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ pub const TRAILER: usize = 64;
 /// Bytes of a footer's entry.
 pub const ENTRY: usize = 40;
 /// Bytes of a record before its block checksums.
-pub const RECORD_HEADER: usize = 80;
+pub const RECORD_HEADER: usize = 88;
 /// The longest head that a record takes.
 pub const MAX_META: usize = 1 << 20;
 
@@ -303,6 +303,9 @@ pub struct Record {
     pub epoch: u64,
     /// Which use of the segment it was written in.
     pub segment_sequence: u64,
+    /// Units of the segment that outlived a loss of power for certain when this was written: what is missing of them has been
+    /// damaged, what is missing behind them may never have been written.
+    pub synced: u32,
     /// Bytes of its meta.
     pub meta: u32,
     /// Bytes of its body.
@@ -331,6 +334,7 @@ impl Record {
         let put = Put::default().u32(RECORD_MAGIC).u8(self.role as u8).u8(self.kind as u8);
         let put = put.u8(self.flags).u8(0).u32(self.meta).u32(self.body);
         let put = put.u64(self.segment_sequence).u64(self.sequence).u64(self.epoch);
+        let put = put.u32(self.synced).u32(0);
         let put = put.u128(self.place.key).u128(self.place.variant.0);
         out.extend_from_slice(&put.zeros_to(RECORD_HEADER - 8));
         checksums(body, out);
@@ -356,6 +360,7 @@ impl Record {
         let (flags, _) = (take.u8()?, take.u8()?);
         let (meta, body) = (take.u32()?, take.u32()?);
         let (segment_sequence, sequence, epoch) = (take.u64()?, take.u64()?, take.u64()?);
+        let (synced, _) = (take.u32()?, take.u32()?);
         let place = ObjectKey { key: take.u128()?, variant: VariantKey(take.u128()?) };
         let small = meta as usize <= MAX_META && body <= 64 << 20;
         small.then_some(Self {
@@ -366,6 +371,7 @@ impl Record {
             sequence,
             epoch,
             segment_sequence,
+            synced,
             meta,
             body,
         })
@@ -378,6 +384,11 @@ impl Record {
         let (check, rest) = head.split_first_chunk::<8>()?;
         let proven = xxh3_64_with_seed(rest, seed(salt, at)) == u64::from_le_bytes(*check);
         proven.then_some(record)
+    }
+
+    /// Whether this later meta belongs to that content. The content may have got an earlier one of its updates as its own since.
+    pub const fn is_update_of(&self, content: &Self) -> bool {
+        self.sequence > content.sequence && self.epoch <= content.sequence
     }
 
     /// The meta of a proven record.

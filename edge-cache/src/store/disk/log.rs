@@ -24,6 +24,7 @@ pub struct Entry {
     /// When its content was handed over.
     pub sequence: u64,
     /// The newest segment when its content was first written: older records of the place lie in that one or in older ones.
+    /// Of an update: the sequence number of the content that it is for.
     pub epoch: u64,
     /// Where it begins in the segment.
     pub unit: u32,
@@ -75,6 +76,8 @@ pub struct Placed {
     pub at: Location,
     /// Which use of the segment.
     pub segment_sequence: u64,
+    /// See [`super::format::Record::synced`].
+    pub synced: u32,
     /// See [`Entry::epoch`].
     pub epoch: u64,
     /// A segment that had no room for it: it gets its footer.
@@ -186,6 +189,7 @@ struct Open {
     segment: u32,
     sequence: u64,
     used: u32,
+    synced: u32,
     entries: Vec<Entry>,
 }
 
@@ -249,7 +253,8 @@ impl Log {
             let segment = self.free.pop_front().ok_or(Refused::Full)?;
             self.newest += 1;
             let used = (SEGMENT_HEADER as u64 / UNIT) as u32;
-            let open = Open { segment, sequence: self.newest, used, entries: Vec::new() };
+            let (sequence, synced) = (self.newest, 0);
+            let open = Open { segment, sequence, used, synced, entries: Vec::new() };
             sealed = slot.replace(open).map(Open::seal);
             if let Some(sealed) = &sealed {
                 set(&mut self.states, sealed.segment, State::Sealed);
@@ -270,7 +275,21 @@ impl Log {
             role: draft.role,
             flags: draft.flags,
         });
-        Ok(Placed { at, segment_sequence: open.sequence, epoch, sealed, opened: !has_room })
+        Ok(Placed {
+            at,
+            segment_sequence: open.sequence,
+            synced: open.synced,
+            epoch,
+            sealed,
+            opened: !has_room,
+        })
+    }
+
+    /// All that was placed so far is written, and outlives a loss of power.
+    pub fn synced(&mut self) {
+        for open in self.new.iter_mut().chain(&mut self.moved) {
+            open.synced = open.used;
+        }
     }
 
     /// Seals the segment of a stream, whatever room it has.

@@ -34,10 +34,11 @@ pub fn choose(log: &Log) -> Option<(u32, Why)> {
     let units = log.geometry().units();
     let sparse = log
         .sealed()
-        .map(|(segment, _)| (log.usage().live(segment), segment))
+        .map(|(segment, sequence)| (log.usage().live(segment), sequence, segment))
+        // Of those that are worth the same the oldest: its tombstones are of no use any more.
         .min()
-        .filter(|(live, _)| u64::from(*live) * 5 < u64::from(units));
-    if let Some((_, segment)) = sparse {
+        .filter(|(live, ..)| u64::from(*live) * 5 < u64::from(units));
+    if let Some((.., segment)) = sparse {
         return Some((segment, Why::Sparse));
     }
     let oldest = log.sealed().min_by_key(|(_, sequence)| *sequence)?;

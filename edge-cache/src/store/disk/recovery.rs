@@ -11,7 +11,6 @@ use super::log::{Entry, Usage};
 use super::update_hash;
 
 const TOMBSTONE: u64 = 1 << 3;
-const UPDATE: u64 = 1 << 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -32,12 +31,15 @@ impl Slot for Seen {
 #[derive(Debug)]
 pub struct Merge {
     shards: Vec<Mutex<Table<Seen>>>,
+    /// All of them: the newest one may belong to a content that was lost.
+    updates: Mutex<Vec<(u32, Entry)>>,
 }
 
 impl Merge {
     /// For this index, which is empty.
     pub fn new(index: &Index) -> Self {
-        Self { shards: (0..index.shards()).map(|_| Mutex::default()).collect() }
+        let shards = (0..index.shards()).map(|_| Mutex::default()).collect();
+        Self { shards, updates: Mutex::default() }
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Table<Seen>> {
@@ -49,8 +51,12 @@ impl Merge {
     pub fn add(&self, segment: u32, entry: &Entry) {
         let role = match entry.role {
             Role::Content => 0,
-            Role::Update => UPDATE,
             Role::Tombstone => TOMBSTONE,
+            Role::Update => {
+                let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
+                updates.push((segment, *entry));
+                return;
+            }
         };
         let bits = index::Entry::new(entry.at(segment)).bits() | role;
         let seen = Seen { hash: entry.hash, entry: bits, sequence: entry.sequence };
@@ -71,35 +77,34 @@ impl Merge {
 
     /// All have been read: what the index says.
     pub fn finish(self, index: &Index, usage: &Usage) {
-        // Later metas lie in other shards than their contents.
-        let mut updates = Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            updates.extend(shard.iter().filter(|seen| seen.entry & UPDATE != 0).copied());
-        }
-        for update in updates {
+        let mut updates = self.updates.into_inner().unwrap_or_else(PoisonError::into_inner);
+        updates.sort_unstable_by_key(|(_, update)| std::cmp::Reverse(update.sequence));
+        let mut chosen = Vec::new();
+        for (segment, update) in updates {
             let hash = update_hash(update.hash);
-            let mut content = self.shard(hash);
-            let fits = content.get_mut(hash).filter(|seen| {
-                seen.entry & (TOMBSTONE | UPDATE) == 0 && seen.sequence < update.sequence
-            });
-            let Some(content) = fits else {
-                drop(content);
-                self.shard(update.hash).remove(update.hash);
-                continue;
-            };
-            content.entry = index::Entry::from_bits(content.entry).with_update(true).bits();
+            let shard = &self.shards[hash as usize & (self.shards.len() - 1)];
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(content) = shard.get_mut(hash) else { continue };
+            let entry = index::Entry::from_bits(content.entry);
+            let belongs = content.entry & TOMBSTONE == 0
+                && (update.epoch..update.sequence).contains(&content.sequence);
+            if belongs && !entry.is_updated() {
+                content.entry = entry.with_update(true).bits();
+                chosen.push((update.hash, index::Entry::new(update.at(segment))));
+            }
         }
         for (shard, mut into) in self.shards.into_iter().zip(index.each()) {
             let shard = shard.into_inner().unwrap_or_else(PoisonError::into_inner);
             let alive = || shard.iter().filter(|seen| seen.entry & TOMBSTONE == 0);
-            let slot = |seen: &Seen| {
-                (seen.hash, index::Entry::from_bits(seen.entry & !(TOMBSTONE | UPDATE)))
-            };
+            let slot = |seen: &Seen| (seen.hash, index::Entry::from_bits(seen.entry & !TOMBSTONE));
             for (_, entry) in alive().map(slot) {
                 usage.add(entry.location());
             }
             *into = Table::from_ordered(alive().map(slot), alive().count());
+        }
+        for (hash, update) in chosen {
+            usage.add(update.location());
+            index.insert(hash, update);
         }
     }
 }
