@@ -8,6 +8,9 @@
 //! * A moment later the writer has handed it to the kernel: from then on it outlives the end of the process, however
 //!   it ends. When [`Disks::flush`] has returned true, all that was handed over before it outlives a loss of power, too. What
 //!   had not come so far may be lost as if it had never been done: the place then has what it had before, or nothing.
+//! * A byte that the device has changed is a miss, or the whole disk begins empty where it is open what else is lost. In a
+//!   segment that had no footer yet when the process ended, such a byte may also undo a removal or an update whose record it
+//!   has hit: purges do not rely on removals.
 //! * A disk that fails is left alone; its places go to the others. It is emptied at the next start, as is one that was
 //!   absent while the others were used: it would bring back what has been replaced since.
 

@@ -195,10 +195,11 @@ fn scan(engine: &Engine, segment: u32, sequence: Option<u64>) -> Option<Vec<Entr
         (ours && fits).then_some(record)
     };
     let mut entries = Vec::new();
-    let mut end = (SEGMENT_HEADER as u64 / UNIT) as u32;
+    let first = (SEGMENT_HEADER as u64 / UNIT) as u32;
+    let mut end = first;
     // Where the log ends, nothing of this use of the segment follows. Where something does, a loss of power has left a gap,
     // unless it is known that what was there had come to stay: then nobody knows whether it was a tombstone.
-    for unit in end..units {
+    for unit in first..units {
         if unit < end {
             continue;
         }

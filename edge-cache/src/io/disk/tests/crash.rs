@@ -288,7 +288,11 @@ proptest! {
             disks.remove(place(4));
             known.push(4, None, 0);
             prop_assert!(disks.flush().await);
-            known.settle();
+            // One byte cannot undo anything after a clean stop. Otherwise it may have hit a tombstone that nothing vouches for:
+            // then what was there before comes back, but nothing else.
+            if clean && flips.len() == 1 {
+                known.settle();
+            }
             if clean {
                 disks.close().await;
             }
