@@ -1,8 +1,10 @@
-//! What outlasts the end of a node's process, however it ends: purges.
+//! What outlasts the end of a node's process, however it ends, and disks that fail: purges.
 
 use std::path::Path;
 
 use harness::clock::Clock;
+use harness::expect;
+use harness::faults::Faults;
 use harness::fleet::{Fleet, Node};
 use harness::origin::{Origin, Script};
 use harness::plan::Plan;
@@ -100,4 +102,65 @@ fn a_folder_that_cannot_be_written_is_refused() {
     assert_eq!(ended.code(), Some(78));
     let log = fleet.node("e1").log();
     assert!(log.contains("cannot make the folder") && log.contains("`state`"), "{log}");
+}
+
+/// A disk that cannot be written any more, and later can: what was not acknowledged is in force all the same, and outlasts
+/// the node as soon as it can.
+#[test]
+fn a_purge_that_cannot_be_written_down_is_not_acknowledged() {
+    for broken in [
+        |disk: &Faults| disk.fail_writes(libc::ENOSPC),
+        |disk: &Faults| disk.fail_syncs(libc::EIO),
+        |disk: &Faults| (disk.fail_writes(libc::EIO), disk.fail_opens(libc::EROFS)).1,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let disk = Faults::new(dir.path(), &state);
+        let origin = Origin::start();
+        origin.route("/a", content("old"));
+        let mut fleet = tiers(&origin, &state).write();
+        fleet.node_mut("e1").stand_on(&[&disk]);
+        fleet.start_all();
+        let e1 = fleet.node("e1");
+        purge(e1, &json!({ "tags": ["other"] }));
+        assert_eq!(e1.get("/a").text(), "old");
+        origin.route("/a", content("new"));
+        let mut watch = e1.watch();
+        broken(&disk);
+        let order = json!({ "urls": [format!("{HOST}/a")] });
+        let refused = e1.admin_request("POST", "/v1/purge", &order.to_string());
+        assert_eq!(refused.status, 500, "{}", refused.text());
+        assert!(refused.text().contains("cannot be written down"), "{}", refused.text());
+        assert_eq!(e1.get("/a").text(), "new");
+        expect!(watch, edge_cache_purges_not_kept_total += 1);
+        assert!(disk.failed() > 0);
+        disk.mend();
+        let done = purge(e1, &order);
+        kill_and_start(&mut fleet);
+        let e1 = fleet.node("e1");
+        e1.admin_json(&format!("/v1/purge/{}", done["id"].as_str().unwrap()));
+        assert_eq!(e1.get("/a").text(), "new");
+    }
+}
+
+/// Writes of a few bytes at a time, and slow ones, are writes.
+#[test]
+fn purges_come_through_a_disk_that_writes_little_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let disk = Faults::new(dir.path(), &state);
+    let origin = Origin::start();
+    origin.route("/a", content("old"));
+    let mut fleet = tiers(&origin, &state).write();
+    fleet.node_mut("e1").stand_on(&[&disk]);
+    disk.shorten(7, 5);
+    fleet.start_all();
+    assert_eq!(fleet.node("e1").get("/a").text(), "old");
+    disk.delay(20);
+    origin.route("/a", content("new"));
+    purge(fleet.node("e1"), &json!({ "all": true }));
+    disk.delay(0);
+    kill_and_start(&mut fleet);
+    assert_eq!(fleet.node("e1").get("/a").text(), "new");
+    assert!(disk.failed() > 10);
 }

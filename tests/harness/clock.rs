@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+
+use crate::preload;
 
 /// The wall clock of the programs that have its [`variables`](Self::variables).
 #[derive(Debug)]
@@ -30,27 +30,9 @@ impl Clock {
 
     /// What must be in a program's environment.
     pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
-        [("LD_PRELOAD", library().to_owned()), ("MOVABLE_CLOCK", self.path.clone())]
+        [
+            (preload::VARIABLE, preload::library("movable-clock")),
+            ("MOVABLE_CLOCK", self.path.clone()),
+        ]
     }
-}
-
-/// The library, built by the first caller.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .args(["build", "-p", "movable-clock", "--message-format=json-render-diagnostics"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
-        let text = String::from_utf8_lossy(&output.stdout);
-        let mut files = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "movable_clock")
-            .filter_map(|message| Some(PathBuf::from(message["filenames"][0].as_str()?)));
-        files.next_back().unwrap_or_else(|| panic!("cargo built no library movable-clock"))
-    })
 }

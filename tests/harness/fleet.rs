@@ -11,10 +11,11 @@ use tempfile::TempDir;
 
 use crate::clock::Clock;
 use crate::counters::{Scrape, Watch};
+use crate::faults::{self, Faults};
 use crate::origin::{Origin, Script};
 use crate::plan::{Addresses, Planned};
 use crate::process::{Process, Program, Signal, raise_descriptor_limit};
-use crate::{wait, wire};
+use crate::{preload, wait, wire};
 
 /// How many lines of a node's log a failed test shows.
 const LOG_LINES: usize = 60;
@@ -160,7 +161,12 @@ impl Drop for Fleet {
 impl Node {
     /// Once it is started it runs by this clock.
     pub fn run_by(&mut self, clock: &Clock) {
-        self.variables.extend(clock.variables());
+        preload::add(&mut self.variables, clock.variables());
+    }
+
+    /// Once it is started, these are its disks.
+    pub fn stand_on(&mut self, disks: &[&Faults]) {
+        preload::add(&mut self.variables, faults::variables(disks));
     }
 
     /// Its name.
