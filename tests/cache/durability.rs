@@ -1,5 +1,8 @@
 //! What outlasts the end of a node's process, however it ends, and disks that fail: purges.
 
+mod kills;
+mod world;
+
 use std::path::Path;
 
 use harness::clock::Clock;
