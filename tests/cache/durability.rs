@@ -1,5 +1,6 @@
 //! What outlasts the end of a node's process, however it ends, and disks that fail: purges.
 
+mod broken;
 mod kills;
 mod world;
 

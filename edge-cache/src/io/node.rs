@@ -248,7 +248,7 @@ impl Node {
         let log = purge_log::folder(&plan)?
             .map(|folder| purge_log::open(&folder, store.fences(), &mut ledger, &positions));
         let (purge_log, purge_writer) = log.transpose()?.unzip();
-        let under = under::open(&plan, &store, run)?;
+        let under = under::open(&plan, &store, run, purge_log.as_ref())?;
         let node = Arc::new(Self {
             name: snapshot.plan.node.as_str().into(),
             started: plan,

@@ -3,7 +3,7 @@
 //! Whoever gives a purge waits until it is durable; those that come meanwhile share the next `fdatasync`. What unsafe
 //! methods make invalid is written at once, so that it outlives the process, and is made durable within a second: a client
 //! does not wait for a disk for that. Within a second the position that the node knows of is durable, too, and what is
-//! stored on disk has no fence above it ([`PurgeLog::lasting`]).
+//! stored on disk has no fence above it ([`Lasting`]).
 //!
 //! A log that cannot be written is begun anew, beside the old one, when the next purge comes or a second later: all that
 //! the node knows goes into its snapshot, so that nothing is lost but the acknowledgement. That is also how it stays
@@ -150,14 +150,27 @@ impl PurgeLog {
         self.settle(last).await
     }
 
-    /// The fence of something that is written to disk: all purges after a restart are above it, whatever the clock says.
-    pub fn lasting(&self, fence: Position) -> Position {
-        fence.min(Position(self.shared.lasting.load(Ordering::Acquire)))
+    /// Which position is durable now: none of a fence that is written to disk may be above it. Then all purges after a restart
+    /// are above all of them, whatever the clock says.
+    pub fn lasting(&self) -> Lasting {
+        Lasting(Some(Arc::clone(&self.shared)))
     }
 
     /// Which log this is: what was stored with another one may have missed purges.
     pub const fn identity(&self) -> u64 {
         self.identity
+    }
+}
+
+/// The last position that is durable.
+#[derive(Clone, Debug, Default)]
+pub struct Lasting(Option<Arc<Shared>>);
+
+impl Lasting {
+    /// It; where there is no log, there is none.
+    pub fn position(&self) -> Position {
+        let last = self.0.as_ref().map(|shared| shared.lasting.load(Ordering::Acquire));
+        Position(last.unwrap_or_default())
     }
 }
 

@@ -20,6 +20,7 @@ use shared::io::clock;
 use tokio::sync::watch;
 
 use super::disk::{Disks, Read, Record};
+use super::purge_log::Lasting;
 use crate::segment::Layout;
 use crate::semantics::Lines as _;
 use crate::store::below::Body;
@@ -55,6 +56,7 @@ pub struct Under {
     layout: Layout,
     /// This run of the node.
     run: u64,
+    lasting: Lasting,
     reads: Mutex<HashMap<ObjectKey, Going>>,
     counts: Counts,
 }
@@ -64,8 +66,8 @@ type Going = watch::Receiver<Answer>;
 
 impl Under {
     /// These disks. `run` is a number that no other run of the node has.
-    pub fn new(disks: Disks, layout: Layout, run: u64) -> Self {
-        Self { disks, layout, run, reads: Mutex::default(), counts: Counts::default() }
+    pub fn new(disks: Disks, layout: Layout, run: u64, lasting: Lasting) -> Self {
+        Self { disks, layout, run, lasting, reads: Mutex::default(), counts: Counts::default() }
     }
 
     /// The disks.
@@ -79,7 +81,8 @@ impl Under {
     }
 
     fn clock(&self) -> Clock {
-        Clock { wall: clock::now(), steady: clock::steady(), run: self.run }
+        let (wall, steady, known) = (clock::now(), clock::steady(), self.lasting.position());
+        Clock { wall, steady, run: self.run, known }
     }
 
     /// The variants of a key, if they lie on disk.

@@ -39,6 +39,9 @@ pub struct Clock {
     /// A number that no other run of the node has: `steady` times of two runs cannot be
     /// compared.
     pub run: u64,
+    /// The last position that is known to this node over a restart: no fence is written that is above it, so that every later
+    /// purge is above every fence on disk.
+    pub known: Position,
 }
 
 /// Why a record is not read.
@@ -111,7 +114,7 @@ pub fn encode_head(object: &Object, segment_size: u64, clock: Clock) -> Vec<u8> 
         push_number(&mut out, millis(duration.get()));
     }
     push_number(&mut out, object.after_wait.into());
-    push_number(&mut out, object.fence.0);
+    push_number(&mut out, object.fence.min(clock.known).0);
     push_number(&mut out, object.length);
     if let Some(version) = object.version() {
         push_number(&mut out, version.id());

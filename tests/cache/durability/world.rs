@@ -207,7 +207,7 @@ impl World {
             true => Request::new("PURGE", HOST, &target).try_send(http),
             false => Request::new("POST", &host, "/v1/purge")
                 .field("Content-Type", "application/json")
-                .body(&body)
+                .body(body.as_str())
                 .try_send(admin),
         };
         let Some(reply) = reply.filter(|reply| reply.end == End::Complete) else { return false };

@@ -90,7 +90,7 @@ pub enum OpenError {
     },
     /// Other key rules, and the operator wants it kept.
     #[error(
-        "{path}: the store was written with key rules {found:016x}, the configuration has {wanted:016x}; \
+        "{path}: the store was written with key rules, or beside a log of purges, {found:016x}; now they are {wanted:016x}; \
          `mismatch = \"rebuild\"` empties it"
     )]
     KeyRules {

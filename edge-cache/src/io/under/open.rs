@@ -9,6 +9,7 @@ use shared::config::DiskSpec;
 use super::Under;
 use crate::config::Plan;
 use crate::io::disk::{DiskConfig, Disks, OpenError, Start, State, Stats};
+use crate::io::purge_log::PurgeLog;
 use crate::key::KeyRules;
 use crate::store::Store;
 use crate::store::record::FORMAT;
@@ -16,20 +17,27 @@ use crate::store::record::FORMAT;
 /// How long an ending node waits for what it has still to write.
 const LAST_WRITES: Duration = Duration::from_secs(20);
 
-/// Opens the disks of a node and puts them under its store. `run` is a number that no other run of the node has.
+/// Opens the disks of a node and puts them under its store. `run` is a number that no other run of the node has; `purges`
+/// has been read.
 ///
 /// A disk that fails is left out: the node serves without it. What an operator has to decide, keeps it from starting.
 ///
 /// # Errors
 /// That, for the operator.
-pub fn open(plan: &Plan, store: &Store, run: u64) -> Result<Option<Arc<Under>>, String> {
+pub fn open(
+    plan: &Plan,
+    store: &Store,
+    run: u64,
+    purges: Option<&PurgeLog>,
+) -> Result<Option<Arc<Under>>, String> {
     let spec = plan.edge.disk.iter().chain(&plan.edge.disks);
     let mut configs: Vec<DiskConfig> = spec.map(config).collect();
-    let rules = key_rules(plan, store.layout().size());
+    let rules = key_rules(plan, store.layout().size(), purges.map_or(0, PurgeLog::identity));
+    let lasting = purges.map(PurgeLog::lasting).unwrap_or_default();
     while !configs.is_empty() {
         let error = match Disks::open(&configs, rules) {
             Ok(disks) => {
-                let under = Arc::new(Under::new(disks, store.layout(), run));
+                let under = Arc::new(Under::new(disks, store.layout(), run, lasting.clone()));
                 store.set_below(Arc::clone(&under) as Arc<dyn crate::store::Below>);
                 return Ok(Some(under));
             }
@@ -58,6 +66,7 @@ fn failed(error: &OpenError) -> Option<std::path::PathBuf> {
         ErrorKind::NotFound
             | ErrorKind::PermissionDenied
             | ErrorKind::NotADirectory
+            | ErrorKind::AlreadyExists
             | ErrorKind::InvalidInput
     );
     (!is_said).then(|| path.clone())
@@ -73,9 +82,9 @@ fn config(spec: &DiskSpec) -> DiskConfig {
 }
 
 /// A hash of what the form of keys and bodies on disk depends on. Routes whose keys are made as usual do not count: to add
-/// or drop one costs nothing that is stored.
-fn key_rules(plan: &Plan, segment: u64) -> u64 {
-    let mut text = format!("{FORMAT} {segment}");
+/// or drop one costs nothing that is stored. What was stored beside another log of purges may have been purged there.
+fn key_rules(plan: &Plan, segment: u64, purges: u64) -> u64 {
+    let mut text = format!("{FORMAT} {segment} {purges:016x}");
     for site in &plan.sites {
         for route in &site.routes {
             let rules = route.policy.as_ref().map(|policy| &policy.key);

@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const START: UnixMillis = UnixMillis::from_secs(1_795_266_040);
 
 fn clock(wall: UnixMillis, steady: UnixMillis, run: u64) -> Clock {
-    Clock { wall, steady, run }
+    Clock { wall, steady, run, known: Position(u64::MAX) }
 }
 
 /// An object with something of everything.
