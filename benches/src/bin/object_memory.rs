@@ -1,6 +1,6 @@
-//! What small objects take in the memory tier beside their bodies, against what they are weighed with.
+//! What objects take in memory beside their fields and bodies, against what they are weighed with.
 //!
-//! The constant in `edge_cache::store` comes from here. A process of its own, so that its resident memory is theirs.
+//! The constants in `edge_cache::store` come from here. A process of its own, so that its resident memory is theirs.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -10,30 +10,118 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use benches::stored::object;
-use edge_cache::store::Memory;
+use bytes::Bytes;
+use edge_cache::key::{CacheKey, KeyRules};
+use edge_cache::semantics::freshness::Exchange;
+use edge_cache::semantics::vary::VariantKey;
+use edge_cache::semantics::{Lines as _, Policy, StoredHead};
+use edge_cache::store::{Memory, Object};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use shared::time::UnixMillis;
 
-const OBJECTS: u64 = 400_000;
-const BODY: u64 = 1024;
+const OBJECTS: u64 = 100_000;
+/// Bodies differ in length, so that all sizes of the allocator come up.
+const MEAN_BODY: u64 = 1024;
 
 fn main() -> anyhow::Result<()> {
-    let memory = Memory::new(16 << 30, 1 << 20);
-    // moka's own tables are part of what an object costs; the first ones are there before we look.
-    memory.insert(Arc::new(object(0, BODY)?));
+    let mut sums = Sums::default();
     let before = resident()?;
-    let mut weighed = 0;
-    for id in 1..=OBJECTS {
-        let object = object(id, BODY)?;
-        // Bodies are slices of one static page: they are weighed, but take nothing here.
-        weighed += object.weight() - BODY;
-        memory.insert(Arc::new(object));
+    let mut objects = Vec::with_capacity(usize::try_from(OBJECTS)?);
+    for id in 0..OBJECTS {
+        let object = object(id)?;
+        sums.add(&object);
+        objects.push(object);
     }
-    let each = (resident()? - before) / OBJECTS;
+    let list = OBJECTS * size_of::<Arc<Object>>() as u64;
+    let alone = (resident()? - before - list) / OBJECTS;
+    let memory = Memory::new(4 << 30, 1 << 20);
+    let before = resident()?;
+    for object in &objects {
+        memory.insert(Arc::clone(object));
+    }
+    let table = (resident()? - before) / OBJECTS;
+    let stored = alone + table;
+    let Sums { wire, text, key, body, weight } = sums;
+    println!("{OBJECTS} objects with heads as origins send them, bytes of each:");
+    println!("  fields as HTTP/1 writes them    {:6}", wire / OBJECTS);
+    println!("  fields, names and values alone  {:6}", text / OBJECTS);
+    println!("  body                            {:6}", body / OBJECTS);
+    println!("  key                             {:6}", key / OBJECTS);
+    println!("  resident, without a table       {alone:6}");
+    println!("  resident, the table's part      {table:6}");
+    println!("  weighed                         {:6}", weight / OBJECTS);
+    let beyond =
+        |taken: u64, fields: u64| taken.cast_signed() - ((fields + body) / OBJECTS).cast_signed();
     println!(
-        "{OBJECTS} objects, each beside its body: {each} bytes resident, {} weighed",
-        weighed / OBJECTS
+        "beyond names, values and body: {} without a table, {} in all",
+        beyond(alone, text),
+        beyond(stored, text)
+    );
+    println!(
+        "beyond fields as HTTP/1 writes them, and body: {} without a table, {} in all",
+        beyond(alone, wire),
+        beyond(stored, wire)
     );
     Ok(())
+}
+
+#[derive(Default)]
+struct Sums {
+    wire: u64,
+    text: u64,
+    key: u64,
+    body: u64,
+    weight: u64,
+}
+
+impl Sums {
+    fn add(&mut self, object: &Object) {
+        for (name, value) in &object.fields().to_header_map() {
+            let text = (name.as_str().len() + value.len()) as u64;
+            self.text += text;
+            self.wire += text + 4;
+        }
+        self.key += object.key_text().len() as u64;
+        self.body += object.length();
+        self.weight += object.weight();
+    }
+}
+
+/// An object as a fetch would store it, with ten fields.
+fn object(id: u64) -> anyhow::Result<Arc<Object>> {
+    let length = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (2 * MEAN_BODY);
+    let path = format!("/assets/{id:08x}/image-1200x630.webp");
+    let mut response = HeaderMap::new();
+    for (name, value) in [
+        ("content-type", "image/webp".to_owned()),
+        ("content-length", length.to_string()),
+        ("cache-control", "public, max-age=31536000, immutable".to_owned()),
+        ("etag", format!("\"{id:x}-5f3a9c\"")),
+        ("last-modified", "Tue, 15 Sep 2026 08:12:31 GMT".to_owned()),
+        ("date", "Sat, 21 Nov 2026 13:00:40 GMT".to_owned()),
+        ("server", "nginx".to_owned()),
+        ("accept-ranges", "bytes".to_owned()),
+        ("x-content-type-options", "nosniff".to_owned()),
+        ("x-origin-node", format!("app-{}", id % 8)),
+    ] {
+        response.insert(HeaderName::from_static(name), HeaderValue::try_from(value)?);
+    }
+    let now = UnixMillis::from_secs(1_795_266_040);
+    let exchange = Exchange {
+        method: &Method::GET,
+        path: &path,
+        request: &HeaderMap::new(),
+        status: StatusCode::OK,
+        response: &response,
+        request_time: now,
+        response_time: now,
+    };
+    let head = StoredHead::new(&exchange, &Policy::default())
+        .map_err(|reason| anyhow::anyhow!("the store refuses the benchmark's objects: {reason}"))?;
+    let rules = KeyRules::default();
+    let key = CacheKey::new("https", "www.cdn.test", &path, None, &HeaderMap::new(), &rules);
+    let body = Bytes::from(vec![7; usize::try_from(length)?]);
+    Ok(Arc::new(Object::new(key, VariantKey::NONE, head, vec![body])))
 }
 
 fn resident() -> anyhow::Result<u64> {
