@@ -35,7 +35,7 @@ use super::version::Version;
 pub(super) const ENTRY: u64 = 100;
 
 /// Counters of an [`Arc`].
-const COUNTERS: usize = 2 * size_of::<usize>();
+pub(super) const COUNTERS: usize = 2 * size_of::<usize>();
 
 /// Where an object lies: a key's hash and a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

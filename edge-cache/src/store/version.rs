@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::object::ObjectKey;
+use super::object::{COUNTERS, ENTRY, ObjectKey, allocated};
 use crate::semantics::vary::VariantKey;
 
 /// What tells segments from heads in the index: no variant has this number, but for one chance in 2^128.
@@ -54,13 +54,15 @@ pub struct Segment {
     pub data: Bytes,
 }
 
-/// What a segment costs beside its bytes: itself, the store's entry, its number in the version, the allocator's share.
-const OVERHEAD: u64 = 480;
+/// Its number in the version, and its share of the tree's nodes.
+const NUMBER: u64 = 24;
 
 impl Segment {
-    /// The memory that it takes, all told.
+    /// The memory that it takes, all told: itself, its bytes, what shares them between their readers, the store's entry.
     pub const fn weight(&self) -> u64 {
-        self.data.len() as u64 + OVERHEAD
+        const SHARED: usize = 3 * size_of::<usize>();
+        let own = allocated(COUNTERS + size_of::<Self>()) + allocated(SHARED);
+        ENTRY + NUMBER + own + allocated(self.data.len())
     }
 }
 
