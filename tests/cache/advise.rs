@@ -1,12 +1,17 @@
 //! `edge-cache advise`: how large a cache should be, from a log and from a running node.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Output;
 
 use harness::dice::Dice;
+use harness::origin::{Origin, Script};
 use harness::process::Program;
+use harness::wait;
 use serde_json::Value;
+
+use super::{HOST, one_edge};
 
 fn advise(trace: &Path, more: &[&str]) -> Output {
     let mut args = vec!["advise", "--trace", trace.to_str().unwrap()];
@@ -67,4 +72,76 @@ fn a_log_says_how_large_the_cache_should_be() {
     let output = advise(&trace, &["--want", "101"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(advise(Path::new("/does/not/exist"), &[]).status.code(), Some(1));
+}
+
+#[test]
+fn a_node_says_what_more_memory_would_give() {
+    let origin = Origin::start();
+    origin.route("/o/*", Script::ok(vec![b'x'; 2000]).cache_control("max-age=1000"));
+    origin.route("/private/*", Script::ok("mine").cache_control("no-store"));
+    let fleet = one_edge(&origin, "");
+    let edge = fleet.node("e1");
+    let cold = fleet.run(Program::EdgeCache, &["advise", "--node", "e1"]);
+    let cold = String::from_utf8(cold.stdout).unwrap();
+    assert!(cold.contains("Only 0 requests so far: ask again after some thousand."), "{cold}");
+
+    let trace = fleet.dir().join("trace.csv");
+    let mut dice = Dice::new(3);
+    let (mut text, mut distinct) = (String::new(), BTreeSet::new());
+    for n in 0..3000 {
+        let within = 1 << dice.below(10);
+        let path = match n % 10 {
+            0 => format!("/private/{}", dice.below(5)),
+            _ => format!("/o/{}", dice.below(within)),
+        };
+        writeln!(text, "{n},http://{HOST}{path},2000").unwrap();
+        if path.starts_with("/o") {
+            distinct.insert(path);
+        }
+    }
+    std::fs::write(&trace, text).unwrap();
+    let url = format!("http://{}", edge.http());
+    let played = Program::EdgeCache.run(&[
+        "replay",
+        trace.to_str().unwrap(),
+        "--url",
+        &url,
+        "--concurrency",
+        "1",
+        "--output",
+        "json",
+    ]);
+    let played: Value = serde_json::from_slice(&played.stdout).unwrap();
+    assert_eq!(played["live"]["answered"], 3000, "{played}");
+
+    let number = |value: &Value| value.as_f64().unwrap();
+    // Those of the sample are on their way to a thread of its own.
+    let report = wait::until("all requests are predicted", || {
+        let report = edge.admin_json("/v1/advise");
+        let known = number(&report["requests"]) > 2600.0;
+        (known && number(&report["error"]["objects"]).abs() < 0.005).then_some(report)
+    });
+    // All that was sent through the store; what is known not to be for it is passed on.
+    assert!((2600.0..=3000.0).contains(&number(&report["requests"])), "{report}");
+    assert_eq!((&report["policy"], &report["sampled"]), (&"size-aware".into(), &1.0.into()));
+    let predictions = report["predictions"].as_array().unwrap();
+    assert_eq!(predictions.len(), 15, "three policies at five sizes");
+    // There is room for everything at a quarter of the memory: no size and no policy is better.
+    for prediction in predictions {
+        let off = number(&prediction["objects"]) - number(&report["live"]["objects"]);
+        assert!(off.abs() < 0.005, "{prediction}: {report}");
+    }
+    let unique = number(&report["working_set_hour"]);
+    assert_eq!(unique, 2000.0 * distinct.len() as f64);
+
+    let metrics = edge.metrics();
+    let labels = [("tier", "memory"), ("policy", "lru"), ("scale", "0.25"), ("of", "objects")];
+    let gauge = metrics.sum("edge_cache_predicted_hit_ratio", &labels);
+    assert!((gauge - number(&report["live"]["objects"])).abs() < 0.005, "{gauge}");
+    let words = fleet.run(Program::EdgeCache, &["advise", "--node", "e1"]);
+    let words = String::from_utf8(words.stdout).unwrap();
+    for word in ["(now)", "Twice the memory (", "+0.0 points of requests", "instead of size-aware"]
+    {
+        assert!(words.contains(word), "{word} in {words}");
+    }
 }

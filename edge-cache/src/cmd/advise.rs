@@ -23,13 +23,17 @@ const GOALS: [f64; 4] = [0.8, 0.9, 0.95, 0.99];
 /// From what the advice is.
 #[derive(clap::Args)]
 #[command(after_help = "\
-A log says how large a cache for its requests should be (see `replay` for the forms of \
+Without --trace a running node is asked: it simulates itself all the time on a small sample of its requests, at a quarter \
+to four times its memory and its disk and under each policy. It needs traffic for that, and for as long as the larger \
+caches are not full their ratios are too low.
+
+With --trace no node is asked: a log says how large a cache for its requests should be (see `replay` for the forms of \
 logs). The lifetime of objects (--ttl) is what the textbook's product needs, and bounds what can be hit.
 
   edge-cache advise --trace access.log --ttl 1h --want 90")]
 pub(super) struct Args {
     /// Advise from an access log instead of from a running node; `-`: standard input
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     #[command(flatten)]
     nodes: Nodes,
@@ -67,7 +71,7 @@ struct Goal {
 pub(super) fn run(global: &Global, args: &Args) -> u8 {
     match &args.trace {
         Some(trace) => of_log(global, args, trace).unwrap_or_else(|why| fail(&why, FAILED)),
-        None => fail("name a log with --trace", FAILED),
+        None => super::client::advise(global),
     }
 }
 

@@ -137,6 +137,13 @@ fn table(status: &Status) -> String {
     out
 }
 
+/// `advise`, of a running node.
+pub(super) fn advise(global: &Global) -> u8 {
+    ask(global, Method::GET, "/v1/advise", |body| {
+        serde_json::from_slice::<crate::predict::live::Report>(body).map(|report| report.words())
+    })
+}
+
 /// `explain`.
 pub(super) fn explain(
     global: &Global,

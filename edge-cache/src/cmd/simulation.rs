@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::config::StorePolicy;
 use shared::io::command::{Global, USAGE, fail};
 use shared::size::parse_size;
 
@@ -14,7 +13,7 @@ use crate::io::trace::Loaded;
 use crate::predict::Ratios;
 use crate::predict::plot::{Line, size, time};
 use crate::predict::replay::Outcome;
-use crate::predict::sim::{DiskSetup, Setup};
+use crate::predict::sim::{DiskSetup, Setup, policy_of};
 use crate::store::policy::Kind;
 use crate::trace::workload::Footprint;
 use crate::trace::{Broken, Counts, Format};
@@ -142,27 +141,22 @@ impl Nodes {
         }
         let (_, plan) = configuration(global)?;
         let edge = &plan.edge;
-        let kind = match edge.policy {
-            Some(StorePolicy::SizeAware) => Kind::SizeAware,
-            Some(StorePolicy::S3Fifo) => Kind::S3Fifo,
-            Some(StorePolicy::Lru) => Kind::Lru,
-            Some(StorePolicy::Moka) => {
+        let policy = match (policy_of(edge), policy.is_empty()) {
+            (_, false) => policy,
+            (Some(kind), true) => vec![kind],
+            (None, true) => {
                 let why = "the node's policy is `moka`, which cannot be simulated: compare others with --policy";
-                if policy.is_empty() {
-                    return Err(fail(why, USAGE));
-                }
-                Kind::Lru
+                return Err(fail(why, USAGE));
             }
-            None if edge.role == shared::config::Role::Parent => Kind::S3Fifo,
-            None => Kind::SizeAware,
         };
-        let disks = || edge.disk.iter().chain(&edge.disks);
-        let size: u64 = disks().map(|disk| disk.size.0).sum();
-        let daily =
-            disks().map(|disk| disk.daily_writes.map_or(3 * disk.size.0, |daily| daily.0)).sum();
-        let disk = if size > 0 { vec![(Bytes::Exact(size), Some(daily))] } else { Vec::new() };
-        let policy = if policy.is_empty() { vec![kind] } else { policy };
-        Ok(Wanted { memory: vec![Bytes::Exact(edge.memory.0)], disk, policy, ttl: self.ttl })
+        let disk =
+            DiskSetup::of(edge).map(|disk| (Bytes::Exact(disk.size), Some(disk.daily_writes)));
+        Ok(Wanted {
+            memory: vec![Bytes::Exact(edge.memory.0)],
+            disk: disk.into_iter().collect(),
+            policy,
+            ttl: self.ttl,
+        })
     }
 }
 
@@ -179,8 +173,7 @@ impl Wanted {
                 .iter()
                 .map(|(disk, daily)| {
                     let size = bytes(*disk);
-                    // The default of the configuration.
-                    let daily_writes = daily.unwrap_or_else(|| size.saturating_mul(3));
+                    let daily_writes = daily.unwrap_or_else(|| DiskSetup::daily_writes(size));
                     (size > 0).then_some(DiskSetup { size, daily_writes })
                 })
                 .collect(),

@@ -18,7 +18,7 @@ use crate::semantics::reason::Outcome;
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
 /// Methods and paths that are answered.
-pub(super) const ENDPOINTS: [(&str, &str); 13] = [
+pub(super) const ENDPOINTS: [(&str, &str); 14] = [
     ("get", "livez"),
     ("get", "readyz"),
     ("get", "metrics"),
@@ -27,6 +27,7 @@ pub(super) const ENDPOINTS: [(&str, &str); 13] = [
     ("get", "v1/report"),
     ("get", "v1/explain"),
     ("get", "v1/object"),
+    ("get", "v1/advise"),
     ("post", "v1/purge"),
     ("get", "v1/purge/{id}"),
     ("post", "v1/drain"),
@@ -244,6 +245,7 @@ pub(super) async fn answer(
         (true, ["v1", "openapi.json"]) => Answer::new(StatusCode::OK, "application/json", OPENAPI),
         (true, ["v1", "status"]) => Answer::json(&status(node)),
         (true, ["v1", "report"]) => Answer::json(&report(node)),
+        (true, ["v1", "advise"]) => Answer::json(&node.predicting.report()),
         (true, ["v1", "explain"]) => of_url(node, call, Explained::json).await,
         (true, ["v1", "object"]) => {
             of_url(node, call, |found| {

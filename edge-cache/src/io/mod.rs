@@ -18,6 +18,7 @@
 //! * [`encoder`]: encodings of stored objects, made beside all this.
 //! * [`disk`]: the disks of the node; [`under`] is how the store stands on them, [`bring`] what comes back for a request.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
+//! * [`predict`]: what the node says of itself, to whom predicts what it would do otherwise.
 //! * [`trace`]: access logs, read; [`replay`] asks a node for what is in them.
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
@@ -46,6 +47,7 @@ pub mod node;
 pub mod part;
 mod pass;
 pub mod pool;
+pub mod predict;
 mod pull;
 pub mod purge;
 pub mod purge_log;

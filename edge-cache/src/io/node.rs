@@ -23,6 +23,7 @@ use super::encoder::Encoder;
 use super::fill_task::Fills;
 use super::health;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
+use super::predict::Predicting;
 use super::purge_log::{self, PurgeLog};
 use super::rules::{self, Material};
 use super::signer::Signer;
@@ -31,6 +32,7 @@ use super::under::{self, Under};
 use crate::config::Plan;
 use crate::meter::Sample;
 use crate::origin::Balance;
+use crate::predict::live::Shape;
 use crate::purge::{Ledger, Positions};
 use crate::route::{Hosts, Route, Routes};
 use crate::rules::RouteRules;
@@ -66,6 +68,8 @@ pub struct Node {
     pub encoder: Encoder,
     /// Metrics.
     pub telemetry: Telemetry,
+    /// What it would do if it were another.
+    pub predicting: Predicting,
     /// Counters of requests that belong to no site.
     pub no_site: SiteCounters,
     /// The configuration in use.
@@ -242,6 +246,8 @@ impl Node {
         telemetry.reload_ok.set(1.0);
         let run = first_number();
         let store = Store::new(memory, max_object, layout, run);
+        let predicting = Predicting::start(Shape::of(&plan.edge, store.memory().capacity()))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         let positions = Arc::new(Positions::default());
         let mut ledger = Ledger::default();
         // Before anything that was stored earlier can be looked at.
@@ -261,6 +267,7 @@ impl Node {
             purge_log,
             no_site: telemetry.site(""),
             telemetry,
+            predicting,
             snapshot: ArcSwap::from_pointee(snapshot),
             drained: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
@@ -370,6 +377,7 @@ impl Node {
             let up = f64::from(u8::from(parent.is_up()));
             telemetry.registry.gauge(&telemetry::PARENT_UP, &[name]).set(up);
         }
+        self.predicting.collect(&telemetry.registry);
         telemetry.registry.render()
     }
 }

@@ -286,6 +286,7 @@ impl Context<'_> {
         body: RequestBody,
     ) -> Response<ResponseBody> {
         let node = self.node();
+        exchange.key = Some(key.hash());
         let mut alone = !collapsible(&self.view());
         let mut arrived = None;
         let mut brought = Brought::default();
@@ -309,6 +310,7 @@ impl Context<'_> {
                 Found::Object(object) => Some(object),
                 _ => None,
             };
+            exchange.length = object.map_or(0, |object| object.length());
             let asking = match decision {
                 Decision::Hit { age, ttl, .. } | Decision::Stale { age, ttl, .. } => {
                     let Some(object) = object else { break };

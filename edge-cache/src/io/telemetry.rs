@@ -13,6 +13,7 @@ use shared::time::UnixMillis;
 
 use super::gate::Busy;
 use crate::meter::Meter;
+use crate::predict::live::Fate;
 use crate::rules::signed::redacted;
 use crate::semantics::Reason;
 use crate::semantics::reason::Outcome;
@@ -324,6 +325,10 @@ pub struct Exchange {
     pub held: Option<Held>,
     /// Answered from another request's fetch.
     pub collapsed: bool,
+    /// The key that the store was asked for.
+    pub key: Option<u128>,
+    /// Bytes of what it had under it.
+    pub length: u64,
     /// The parent or origin asked.
     pub upstream: Option<Arc<str>>,
     /// The status sent.
@@ -365,6 +370,8 @@ impl Exchange {
             outcome: None,
             held: None,
             collapsed: false,
+            key: None,
+            length: 0,
             upstream: None,
             status: StatusCode::OK,
             sent: 0,
@@ -395,6 +402,18 @@ impl Exchange {
         }
     }
 
+    /// Tells what became of it to whom predicts.
+    fn predict(&self) {
+        if let Some(key) = self.key
+            && let Some(fate) = Fate::of(self.reason, self.collapsed)
+        {
+            // A part of a long object is what it was asked for.
+            let is_part = self.status == StatusCode::PARTIAL_CONTENT;
+            let size = if is_part { self.sent } else { self.length.max(self.sent) };
+            self.node.predicting.note(key, size, self.sent, fate);
+        }
+    }
+
     /// It is neither counted nor logged.
     pub fn forget(mut self: Box<Self>) {
         self.counted = false;
@@ -421,6 +440,7 @@ impl Drop for Exchange {
         if let Some(held) = held {
             telemetry.hits[held as usize].inc();
         }
+        self.predict();
         if self.is_passed {
             telemetry.bytes_in.add(self.sent);
         }

@@ -10,6 +10,8 @@
 //! all bytes, belongs to giants, and those are hits. See [`Tally::of_sample`].
 
 pub mod advice;
+mod disk;
+pub mod live;
 pub mod plot;
 pub mod replay;
 pub mod report;

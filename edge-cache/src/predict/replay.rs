@@ -37,8 +37,7 @@ pub struct Outcome {
 pub fn run(workload: &Workload, setup: &Setup, warm_up: f64, mut done: impl FnMut(u64)) -> Outcome {
     const STEP: u64 = 1 << 14;
     let share = workload.share();
-    let scaled = |bytes: u64| (bytes as f64 * share).round() as u64;
-    let mut sim = Sim::new(&Setup { memory: scaled(setup.memory), ..*setup });
+    let mut sim = Sim::new(&setup.scaled(share));
     let length = workload.length();
     let begin = length.mul_f64(warm_up.clamp(0.0, 1.0));
     let weight = 1.0 / share;
@@ -75,7 +74,7 @@ pub fn run(workload: &Workload, setup: &Setup, warm_up: f64, mut done: impl FnMu
         origin_requests: truth.requests * (1.0 - ratios.objects),
         origin_bytes: truth.bytes * (1.0 - ratios.bytes),
         disk_writes: sim.disk_written() as f64 * weight / workload.all().bytes.max(1.0),
-        memory_full: sim.fullness(),
+        memory_full: sim.memory_full(),
         parts: parts.iter().map(Tally::ratios).collect(),
     }
 }
