@@ -312,13 +312,16 @@ impl Lines for Fields<'_> {
 
     fn to_header_map(&self) -> HeaderMap {
         let block = Bytes::copy_from_slice(self.block);
-        // What a response gets besides has its place, too.
-        let mut headers = HeaderMap::with_capacity(self.len().min(MAX_FIELDS) + MARKS);
-        for field in fields(&block) {
+        // A field of a response takes some thirty bytes. What it gets besides has its place, too.
+        let likely = (self.block.len() / 24).min(MAX_FIELDS);
+        let mut headers = HeaderMap::with_capacity(likely + MARKS);
+        let mut rest = self.block;
+        while let Some(field) = take_field(&mut rest) {
+            let end = self.block.len() - rest.len();
             let Some(name) = field.name.to_name() else { continue };
             // What stands in a block was a value before.
-            let value = HeaderValue::from_maybe_shared(block.slice_ref(field.value));
-            let Ok(mut value) = value else { continue };
+            let value = block.slice(end - field.value.len()..end);
+            let Ok(mut value) = HeaderValue::from_maybe_shared(value) else { continue };
             value.set_sensitive(field.is_sensitive);
             // Nor does more stand there than a map takes.
             let _ = headers.try_append(name, value);
