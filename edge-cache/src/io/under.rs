@@ -160,16 +160,12 @@ impl Under {
                 self.counts.segments.fetch_add(1, Ordering::Relaxed);
                 Some(record.body)
             }
-            Some(_) => {
-                self.counts.strangers.fetch_add(1, Ordering::Relaxed);
+            other => {
+                self.counts.strangers.fetch_add(u64::from(other.is_some()), Ordering::Relaxed);
+                // Also what a disk fails to read, or not in time: a reader in the middle of a body has it fetched, which is
+                // not done while it counts as stored.
                 self.disks.remove(version.place(index));
                 version.forget_below(index);
-                None
-            }
-            None => {
-                if !self.disks.contains(version.place(index)) {
-                    version.forget_below(index);
-                }
                 None
             }
         }
