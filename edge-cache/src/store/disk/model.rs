@@ -158,3 +158,46 @@ impl Model {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(n: u64) -> u64 {
+        n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// What is asked for again and again outlives a stream of what is asked for once, at half the writes that admitting
+    /// everything costs.
+    #[test]
+    fn what_is_asked_for_stays() {
+        let geometry = Geometry::new(64 << 20).unwrap();
+        let mut model = Model::new(geometry, 24 << 30);
+        let (mut hits, mut asked, mut n) = (0, 0, 10_000);
+        for round in 0..400u64 {
+            let now = Duration::from_secs(round * 10);
+            for key in 1..=100 {
+                asked += 1;
+                if model.get(hash(key)) {
+                    hits += 1;
+                } else if model.wanted(hash(key), 100_000, now) {
+                    assert!(model.write(hash(key), 300, 100_000));
+                }
+            }
+            for _ in 0..100 {
+                n += 1;
+                if model.wanted(hash(n), 100_000, now) {
+                    model.write(hash(n), 300, 100_000);
+                }
+            }
+        }
+        assert!(hits * 100 > asked * 95, "{hits} of {asked}");
+        let (objects, bytes) = model.holds();
+        assert!(objects > 400 && bytes < 64 << 20, "{objects} objects, {bytes} bytes");
+        let Written { new, moved } = model.written();
+        assert!(new + moved < 3_000_000_000 && moved > 0, "{new} and {moved}");
+        assert!(!model.write(hash(1), 300, 2 << 20), "larger than a segment");
+        model.remove(hash(2));
+        assert!(!model.contains(hash(2)));
+    }
+}

@@ -117,3 +117,106 @@ pub fn forget_update(hash: u64, index: &Index, usage: &Usage) {
         usage.subtract(update.location());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::geometry::Geometry;
+    use super::super::log::{Draft, Stream};
+    use super::*;
+
+    const UNITS: u32 = 64;
+
+    fn draft(hash: u64, units: u32) -> Draft {
+        Draft { hash, sequence: hash, epoch: None, units, role: Role::Content, flags: 0 }
+    }
+
+    /// A log of eight segments, each filled with records of an eighth of it.
+    fn filled() -> (Log, Index, Vec<(u32, Vec<Entry>)>) {
+        let geometry = Geometry::with_segment(1 << 20, 64 << 10).unwrap();
+        let (usage, index) = (Arc::new(Usage::new(&geometry)), Index::new(100));
+        let mut log = Log::new(geometry, usage, 0);
+        let mut sealed = Vec::new();
+        for hash in 1.. {
+            let Ok(placed) = log.place(Stream::New, &draft(hash, UNITS)) else { break };
+            index.insert(hash, index::Entry::new(placed.at));
+            log.usage().add(placed.at);
+            sealed.extend(placed.sealed.map(|sealed| (sealed.segment, sealed.entries)));
+        }
+        (log, index, sealed)
+    }
+
+    #[test]
+    fn the_oldest_goes_first_unless_another_holds_hardly_anything() {
+        let (log, index, sealed) = filled();
+        assert!(log.is_tight());
+        assert_eq!(choose(&log), Some((sealed[0].0, Why::Oldest)));
+        let (segment, entries) = &sealed[3];
+        for entry in &entries[1..] {
+            remove(entry.hash, &index, log.usage());
+        }
+        assert_eq!(choose(&log), Some((*segment, Why::Sparse)));
+        let keep = plan(entries, *segment, Why::Sparse, &index, log.geometry().units());
+        assert_eq!(keep.iter().filter(|keep| **keep).count(), 1, "asked for or not");
+    }
+
+    #[test]
+    fn half_a_segment_moves_and_the_most_asked_for_first() {
+        let (log, index, sealed) = filled();
+        let (segment, entries) = &sealed[0];
+        assert_eq!(entries.len(), 7);
+        for (n, entry) in entries.iter().enumerate() {
+            for _ in 0..[1, 0, 3, 1, 2, 1, 3][n] {
+                index.touch(entry.hash);
+            }
+        }
+        let keep = plan(entries, *segment, Why::Oldest, &index, log.geometry().units());
+        assert_eq!(keep, [true, false, true, false, true, false, true]);
+        let oldest = log.oldest_but(*segment);
+        let fates: Vec<_> = entries
+            .iter()
+            .zip(keep)
+            .map(|(entry, keep)| fate(entry, entry.at(*segment), keep, &index, oldest))
+            .collect();
+        assert_eq!(fates[0], Fate::Move);
+        assert_eq!(fates[1], Fate::Evict { bury: false });
+    }
+
+    /// What stands above an older record is kept, in one form or another, until that one cannot be found any more.
+    #[test]
+    fn tombstones_last_as_long_as_what_they_bury() {
+        let (log, index, sealed) = filled();
+        let (segment, entries) = &sealed[5];
+        let at = entries[0].at(*segment);
+        let tombstone = Entry { role: Role::Tombstone, ..entries[0] };
+        let oldest = log.oldest_but(*segment);
+        assert!(oldest < tombstone.epoch, "older segments are in use");
+        assert_eq!(fate(&tombstone, at, false, &index, oldest), Fate::Move);
+        assert_eq!(fate(&tombstone, at, false, &index, tombstone.epoch + 1), Fate::Nothing);
+        let above = Entry { flags: REPLACES, ..entries[0] };
+        assert_eq!(fate(&above, at, false, &index, oldest), Fate::Evict { bury: true });
+        let later = tombstone.epoch + 1;
+        assert_eq!(fate(&above, at, false, &index, later), Fate::Evict { bury: false });
+        assert_eq!(fate(&above, at, true, &index, oldest), Fate::Move);
+        remove(above.hash, &index, log.usage());
+        assert_eq!(fate(&above, at, true, &index, oldest), Fate::Nothing);
+    }
+
+    /// The last free segment is for what moves: reclaiming always gets on.
+    #[test]
+    fn new_records_leave_a_segment_for_those_that_move() {
+        let (mut log, index, sealed) = filled();
+        assert_eq!(log.free(), 1);
+        let moved = log.place(Stream::Moved, &draft(9999, UNITS)).unwrap();
+        assert!(moved.opened && moved.sealed.is_none());
+        assert_eq!(log.free(), 0);
+        let (segment, entries) = &sealed[0];
+        for entry in entries {
+            evict(entry.hash, entry.at(*segment), &index, log.usage());
+        }
+        assert_eq!(log.usage().live(*segment), 0);
+        log.release(*segment);
+        assert_eq!((log.free(), log.usage().sequence(*segment)), (1, 0));
+    }
+}
