@@ -12,7 +12,7 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, StatusCode};
 use shared::config::{
     CacheSpec, EdgeSpec, KeyQuery, Loaded, Location, LogSpec, OriginSpec, OriginUrl, Parents,
-    Problem, Role, RouteCache, Severity, Spec, Step, TlsSpec, WhenDown,
+    Problem, Role, RouteCache, Severity, Spec, Step, StorePolicy, TlsSpec, WhenDown,
 };
 
 use shared::prefix::Prefix;
@@ -24,6 +24,7 @@ use crate::rules::rewrite::Target;
 use crate::semantics::compress::Coding;
 use crate::semantics::policy::{StaleRules, Ttl, VaryRules};
 use crate::semantics::{Policy, Profile};
+use crate::store::memory;
 
 /// A node's configuration.
 #[derive(Clone, Debug)]
@@ -319,6 +320,23 @@ impl Plan {
             databases,
             peers: if edge.role == Role::Edge { Peers::default() } else { peers(spec, node) },
         })
+    }
+
+    /// The memory tier. What is not said of its policy is said by the role: a node that asks origins for others works for
+    /// bytes, one that clients ask, for requests.
+    pub fn memory(&self, seed: u64) -> memory::Settings {
+        let by_role = match self.edge.role {
+            Role::Parent => StorePolicy::S3Fifo,
+            Role::Edge | Role::Both => StorePolicy::SizeAware,
+        };
+        memory::Settings {
+            capacity: self.edge.memory.0,
+            max_object: self.max_object,
+            largest: self.edge.segment.0,
+            policy: self.edge.policy.unwrap_or(by_role),
+            over_disk: self.edge.disk.is_some() || !self.edge.disks.is_empty(),
+            seed,
+        }
     }
 
     /// Whether a request that comes from `peer` may say for whom it asks: another node of this CDN may. A program on this

@@ -15,6 +15,7 @@ use edge_cache::key::{CacheKey, KeyRules};
 use edge_cache::semantics::freshness::Exchange;
 use edge_cache::semantics::vary::VariantKey;
 use edge_cache::semantics::{Lines as _, Policy, StoredHead};
+use edge_cache::store::memory::Settings;
 use edge_cache::store::{Memory, Object};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use shared::time::UnixMillis;
@@ -34,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     }
     let list = OBJECTS * size_of::<Arc<Object>>() as u64;
     let alone = (resident()? - before - list) / OBJECTS;
-    let memory = Memory::new(4 << 30, 1 << 20);
+    let memory = Memory::new(Settings::new(4 << 30, 1 << 20));
     let before = resident()?;
     for object in &objects {
         memory.insert(Arc::clone(object));

@@ -116,6 +116,34 @@ fn a_parent_asks_no_parent_and_one_of_both_knows_itself() {
     assert!(plan(Some("icn-p1")).unwrap().parents["icn-p1"].is_self);
 }
 
+/// A parent works for bytes, who is asked by clients for requests; with disks below it large objects need no favour.
+#[test]
+fn the_policy_of_the_memory_tier_is_that_of_the_role_or_what_is_said() {
+    let of = |file: &str, node: &str| {
+        let loaded = shared::config::load(Path::new("m.toml"), &One(file)).unwrap();
+        let settings = Plan::new(&loaded, Some(node)).unwrap().memory(7);
+        (settings.policy, settings.over_disk)
+    };
+    assert_eq!(of(FILE, "fra-1"), (StorePolicy::SizeAware, false));
+    assert_eq!(of(FILE, "icn-p1"), (StorePolicy::SizeAware, false));
+    assert_eq!(of(FILE, "iad-p1"), (StorePolicy::S3Fifo, false));
+    for (name, policy) in [
+        ("moka", StorePolicy::Moka),
+        ("lru", StorePolicy::Lru),
+        ("s3-fifo", StorePolicy::S3Fifo),
+        ("size-aware", StorePolicy::SizeAware),
+    ] {
+        let file =
+            FILE.replace("role = \"parent\"", &format!("role = \"parent\"\npolicy = \"{name}\""));
+        assert_eq!(of(&file, "iad-p1"), (policy, false), "{name}");
+    }
+    let disk = "memory = \"64MiB\"\ndisk = { path = \"d\", size = \"1GiB\" }";
+    assert_eq!(
+        of(&FILE.replace("memory = \"64MiB\"", disk), "fra-1"),
+        (StorePolicy::SizeAware, true)
+    );
+}
+
 #[test]
 fn what_differs_from_the_start_waits_for_the_next_one() {
     let started = plan(Some("fra-1")).unwrap();

@@ -242,10 +242,11 @@ impl Node {
         let telemetry = Telemetry::default();
         let (memory, max_object) = (plan.edge.memory.0, plan.max_object);
         let layout = Layout::new(plan.edge.segment.0);
+        let tier = plan.memory(RandomState::new().hash_one(1));
         let snapshot = Snapshot::new(plan.clone(), &telemetry, None)?;
         telemetry.reload_ok.set(1.0);
         let run = first_number();
-        let store = Store::new(memory, max_object, layout, run);
+        let store = Store::new(tier, layout, run);
         let predicting = Predicting::start(Shape::of(&plan.edge, store.memory().capacity()))
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         let positions = Arc::new(Positions::default());

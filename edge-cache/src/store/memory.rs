@@ -1,19 +1,45 @@
 //! The memory tier: heads and segments of bodies, weighed by what they really take, within one capacity.
 //!
-//! The interface says nothing of the policy. Today it is moka's TinyLFU; whatever replaces it has the same calls. A
+//! Who makes room for whom is said by a policy ([`super::policy`], or the crate moka's); the rest is the same under each. A
 //! segment may go alone: what is stored of a body is then a part of it, and a part is as good as the whole to those who
 //! need no more. Segments whose head has gone, go with it, or with the last one who reads them.
+//!
+//! What leaves is dropped when no lock is held, and no call does more than its share of such work: a body of thousands of
+//! segments is removed by the calls that follow, too.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use shared::config::StorePolicy;
 
 use super::object::{Object, ObjectKey};
+use super::policy::{self, Kind, Put};
+use super::shards::Shards;
+use super::tinylfu::{Cause, TinyLfu};
 use super::version::{Segment, Version};
 
-/// moka weighs in 32 bits.
-const HEAVIEST: u64 = u32::MAX as u64;
+/// Segments that one call removes.
+const STEP: usize = 64;
+/// Entries that one call evicts because the capacity has become smaller.
+const SHRINK: usize = 256;
+
+/// What a tier is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes that it may take.
+    pub capacity: u64,
+    /// The longest body that is stored with its head.
+    pub max_object: u64,
+    /// The longest body or segment that is one entry. The tier has fewer parts, so that this fits into each.
+    pub largest: u64,
+    /// Who makes room for whom.
+    pub policy: StorePolicy,
+    /// A disk tier stands below it.
+    pub over_disk: bool,
+    /// Nobody outside may guess it: it says which keys are in one part.
+    pub seed: u64,
+}
 
 /// Counters of the tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,83 +56,83 @@ pub struct Stats {
 
 /// What lies at a place.
 #[derive(Clone, Debug)]
-enum Entry {
+pub(super) enum Entry {
     Object(Arc<Object>),
     Segment(Arc<Segment>),
 }
 
-/// What happens to entries, told by the policy.
-#[derive(Debug, Default)]
-struct Watch {
-    evictions: AtomicU64,
-    segments: AtomicU64,
-    /// Versions whose last head has gone. Their segments cannot be removed from within the policy.
-    orphans: Mutex<Vec<Arc<Version>>>,
+#[derive(Debug)]
+enum Entries {
+    Ours(Shards<Entry>),
+    Moka(TinyLfu),
 }
 
 /// The memory tier.
 #[derive(Debug)]
 pub struct Memory {
-    entries: moka::sync::Cache<ObjectKey, Entry>,
-    watch: Arc<Watch>,
+    entries: Entries,
+    policy: StorePolicy,
+    /// That of moka, which keeps it.
     capacity: u64,
     max_object: u64,
+    evictions: AtomicU64,
+    segments: AtomicU64,
+    /// Places of segments that nobody needs any more.
+    unneeded: Mutex<Vec<ObjectKey>>,
+    has_unneeded: AtomicBool,
+}
+
+impl Settings {
+    /// A size-aware tier of `capacity` bytes with nothing below it, for bodies of up to `max_object` bytes.
+    pub const fn new(capacity: u64, max_object: u64) -> Self {
+        let policy = StorePolicy::SizeAware;
+        Self { capacity, max_object, largest: max_object, policy, over_disk: false, seed: 0 }
+    }
 }
 
 impl Entry {
-    fn weight(&self) -> u32 {
-        let weight = match self {
+    pub(super) fn weight(&self) -> u64 {
+        match self {
             Self::Object(object) => object.weight(),
             Self::Segment(segment) => segment.weight(),
-        };
-        u32::try_from(weight).unwrap_or(u32::MAX)
-    }
-}
-
-impl Watch {
-    fn gone(&self, entry: &Entry, cause: moka::notification::RemovalCause) {
-        use moka::notification::RemovalCause::{Replaced, Size};
-        if cause == Size {
-            self.evictions.fetch_add(1, Ordering::Relaxed);
         }
-        match entry {
-            Entry::Object(object) => {
-                if let Some(version) = object.version()
-                    && version.forget_head()
-                {
-                    self.lock().push(Arc::clone(version));
-                }
-            }
-            Entry::Segment(segment) => {
-                self.segments.fetch_sub(1, Ordering::Relaxed);
-                if cause != Replaced {
-                    segment.version.forget(segment.index);
-                }
-            }
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Version>>> {
-        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Memory {
-    /// A tier of `capacity` bytes that takes bodies of up to `max_object` bytes with their heads.
-    pub fn new(capacity: u64, max_object: u64) -> Self {
-        let watch = Arc::new(Watch::default());
-        let told = Arc::clone(&watch);
-        let entries = moka::sync::Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, entry: &Entry| entry.weight())
-            .eviction_listener(move |_, entry, cause| told.gone(&entry, cause))
-            .build();
-        Self { entries, watch, capacity, max_object }
+    /// An empty tier.
+    pub fn new(settings: Settings) -> Self {
+        let Settings { capacity, max_object, largest, policy, over_disk, seed } = settings;
+        let ours = |kind| {
+            let settings = policy::Settings { kind, capacity, over_disk, seed };
+            Entries::Ours(Shards::new(settings, largest))
+        };
+        let entries = match policy {
+            StorePolicy::SizeAware => ours(Kind::SizeAware),
+            StorePolicy::S3Fifo => ours(Kind::S3Fifo),
+            StorePolicy::Lru => ours(Kind::Lru),
+            StorePolicy::Moka => Entries::Moka(TinyLfu::new(capacity)),
+        };
+        Self {
+            entries,
+            policy,
+            capacity,
+            max_object,
+            evictions: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            unneeded: Mutex::default(),
+            has_unneeded: AtomicBool::new(false),
+        }
+    }
+
+    /// Who makes room for whom.
+    pub const fn policy(&self) -> StorePolicy {
+        self.policy
     }
 
     /// The object that lies there.
     pub fn get(&self, place: ObjectKey) -> Option<Arc<Object>> {
-        match self.entries.get(&place)? {
+        match self.entry(&place)? {
             Entry::Object(object) => Some(object),
             Entry::Segment(_) => None,
         }
@@ -114,39 +140,45 @@ impl Memory {
 
     /// The object that lies there, without counting that as a request for it.
     pub fn peek(&self, place: ObjectKey) -> Option<Arc<Object>> {
-        self.get(place)
+        let entry = match &self.entries {
+            Entries::Ours(shards) => shards.peek(&place),
+            Entries::Moka(entries) => entries.get(&place),
+        };
+        match entry? {
+            Entry::Object(object) => Some(object),
+            Entry::Segment(_) => None,
+        }
     }
 
     /// Whether something lies there.
     pub fn contains(&self, place: ObjectKey) -> bool {
-        self.entries.contains_key(&place)
+        match &self.entries {
+            Entries::Ours(shards) => shards.contains(&place),
+            Entries::Moka(entries) => entries.contains(&place),
+        }
     }
 
     /// Stores an object in the place of the one that lies there. `false`: it is too large for this tier. An object that
     /// is stored may still go at once, when the policy prefers those that are there already.
     pub fn insert(&self, object: Arc<Object>) -> bool {
-        let weight = object.weight();
-        let fits = object.version().is_some() || object.length() <= self.max_object;
-        if !fits || weight > self.capacity || weight > HEAVIEST {
+        if object.version().is_none() && object.length() > self.max_object {
             return false;
         }
         if let Some(version) = object.version() {
             version.add_head();
         }
-        self.entries.insert(object.place(), Entry::Object(object));
-        self.remove_orphans();
-        true
+        self.put(object.place(), Entry::Object(object))
     }
 
     /// Removes the object that lies there.
     pub fn remove(&self, place: ObjectKey) {
-        self.entries.invalidate(&place);
-        self.remove_orphans();
+        self.take(&place);
+        self.clean(STEP);
     }
 
     /// A segment of a version.
     pub fn segment(&self, version: &Version, index: u64) -> Option<Bytes> {
-        match self.entries.get(&version.place(index))? {
+        match self.entry(&version.place(index))? {
             Entry::Segment(segment)
                 if segment.version.id() == version.id() && segment.index == index =>
             {
@@ -159,19 +191,17 @@ impl Memory {
     /// Stores a segment of a version. `false`: it does not fit, or the version is of no use any more. Like an object it
     /// may go at once.
     pub fn insert_segment(&self, version: &Arc<Version>, index: u64, data: Bytes) -> bool {
-        let segment = Segment { version: Arc::clone(version), index, data };
-        if segment.weight() > self.capacity.min(HEAVIEST) {
-            return false;
-        }
         let place = version.place(index);
-        // The policy takes in what was asked for. That somebody has asked for this, only its head shows.
-        let _ = self.entries.get(&place);
+        if let Entries::Moka(entries) = &self.entries {
+            // It takes in what was asked for. That somebody has asked for this, only its head shows.
+            let _ = entries.get(&place);
+        }
         if !version.add(index) {
             return false;
         }
-        self.watch.segments.fetch_add(1, Ordering::Relaxed);
-        self.entries.insert(place, Entry::Segment(Arc::new(segment)));
-        true
+        self.segments.fetch_add(1, Ordering::Relaxed);
+        let segment = Segment { version: Arc::clone(version), index, data };
+        self.put(place, Entry::Segment(Arc::new(segment)))
     }
 
     /// Somebody begins to read segments of a version, or to bring some: they stay, as far as there is room, also when its
@@ -184,26 +214,28 @@ impl Memory {
     pub fn end_use(&self, version: &Version) {
         if version.forget_user() {
             self.abandon(version);
-        }
-    }
-
-    /// Removes the segments of a version that no stored object has and nobody uses.
-    fn abandon(&self, version: &Version) {
-        for index in version.abandon() {
-            self.entries.invalidate(&version.place(index));
-        }
-    }
-
-    fn remove_orphans(&self) {
-        let orphans = std::mem::take(&mut *self.watch.lock());
-        for version in orphans {
-            self.abandon(&version);
+            self.clean(STEP);
         }
     }
 
     /// Bytes that it may take.
-    pub const fn capacity(&self) -> u64 {
-        self.capacity
+    pub fn capacity(&self) -> u64 {
+        match &self.entries {
+            Entries::Ours(shards) => shards.capacity(),
+            Entries::Moka(_) => self.capacity,
+        }
+    }
+
+    /// Sets the bytes that it may take, and evicts some of what is too much. `true`: nothing is. Otherwise the insertions
+    /// that follow, and further calls, evict the rest. moka's policy keeps the capacity that it was made with.
+    pub fn set_capacity(&self, capacity: u64) -> bool {
+        let Entries::Ours(shards) = &self.entries else { return true };
+        shards.set_capacity(capacity);
+        let mut gone = Vec::new();
+        let is_done = shards.shrink(SHRINK, &mut gone);
+        self.evicted(gone);
+        self.clean(STEP);
+        is_done
     }
 
     /// The longest body that is stored from one fetch.
@@ -213,16 +245,141 @@ impl Memory {
 
     /// Its counters, after all that is due has been done.
     pub fn stats(&self) -> Stats {
-        self.entries.run_pending_tasks();
-        self.remove_orphans();
-        self.entries.run_pending_tasks();
-        let segments = self.watch.segments.load(Ordering::Relaxed);
+        let totals = || match &self.entries {
+            Entries::Ours(shards) => shards.totals(),
+            Entries::Moka(entries) => {
+                let totals = entries.totals();
+                self.collect(entries);
+                totals
+            }
+        };
+        let _ = totals();
+        self.clean(usize::MAX);
+        let (bytes, count) = totals();
+        let segments = self.segments.load(Ordering::Relaxed);
         Stats {
-            bytes: self.entries.weighted_size(),
-            objects: self.entries.entry_count().saturating_sub(segments),
+            bytes,
+            objects: count.saturating_sub(segments),
             segments,
-            evictions: self.watch.evictions.load(Ordering::Relaxed),
+            evictions: self.evictions.load(Ordering::Relaxed),
         }
+    }
+
+    fn entry(&self, place: &ObjectKey) -> Option<Entry> {
+        match &self.entries {
+            Entries::Ours(shards) => shards.get(place),
+            Entries::Moka(entries) => entries.get(place),
+        }
+    }
+
+    fn put(&self, place: ObjectKey, entry: Entry) -> bool {
+        let weight = entry.weight();
+        let is_stored = match &self.entries {
+            Entries::Ours(shards) => {
+                let mut gone = Vec::new();
+                let put = shards.insert(place, entry, weight, &mut gone);
+                self.evicted(gone);
+                match put {
+                    Put::Added => true,
+                    Put::Replaced(old) => {
+                        self.left(&old, Cause::Replaced);
+                        true
+                    }
+                    Put::Refused(entry) => {
+                        self.left(&entry, Cause::Removed);
+                        false
+                    }
+                }
+            }
+            // It weighs in 32 bits.
+            Entries::Moka(_) if weight > self.capacity().min(u64::from(u32::MAX)) => {
+                self.left(&entry, Cause::Removed);
+                false
+            }
+            Entries::Moka(entries) => {
+                entries.insert(place, entry);
+                self.collect(entries);
+                true
+            }
+        };
+        self.clean(STEP);
+        is_stored
+    }
+
+    fn take(&self, place: &ObjectKey) {
+        match &self.entries {
+            Entries::Ours(shards) => {
+                if let Some(entry) = shards.remove(place) {
+                    self.left(&entry, Cause::Removed);
+                }
+            }
+            Entries::Moka(entries) => {
+                entries.remove(place);
+                self.collect(entries);
+            }
+        }
+    }
+
+    fn collect(&self, entries: &TinyLfu) {
+        for (entry, cause) in entries.take_left() {
+            self.left(&entry, cause);
+        }
+    }
+
+    fn evicted(&self, gone: Vec<(ObjectKey, Entry)>) {
+        for (_, entry) in gone {
+            self.left(&entry, Cause::Evicted);
+        }
+    }
+
+    /// An entry is not stored any more.
+    fn left(&self, entry: &Entry, cause: Cause) {
+        if cause == Cause::Evicted {
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        match entry {
+            Entry::Object(object) => {
+                if let Some(version) = object.version()
+                    && version.forget_head()
+                {
+                    self.abandon(version);
+                }
+            }
+            Entry::Segment(segment) => {
+                self.segments.fetch_sub(1, Ordering::Relaxed);
+                if cause != Cause::Replaced {
+                    segment.version.forget(segment.index);
+                }
+            }
+        }
+    }
+
+    /// The segments of a version that no stored object has and nobody uses are of no use.
+    fn abandon(&self, version: &Version) {
+        let segments = version.abandon();
+        if !segments.is_empty() {
+            let places = segments.into_iter().map(|index| version.place(index));
+            self.unneeded().extend(places);
+            self.has_unneeded.store(true, Ordering::Release);
+        }
+    }
+
+    /// Removes segments of no use, at most so many.
+    fn clean(&self, most: usize) {
+        if !self.has_unneeded.load(Ordering::Acquire) {
+            return;
+        }
+        let some = {
+            let mut unneeded = self.unneeded();
+            let left = unneeded.len().saturating_sub(most);
+            self.has_unneeded.store(left > 0, Ordering::Release);
+            unneeded.split_off(left)
+        };
+        some.iter().for_each(|place| self.take(place));
+    }
+
+    fn unneeded(&self) -> MutexGuard<'_, Vec<ObjectKey>> {
+        self.unneeded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -236,9 +393,20 @@ mod tests {
         object(path, &HeaderMap::new(), &HeaderMap::new(), &vec![7; length])
     }
 
+    const POLICIES: [StorePolicy; 4] =
+        [StorePolicy::SizeAware, StorePolicy::S3Fifo, StorePolicy::Moka, StorePolicy::Lru];
+
+    fn tier(policy: StorePolicy) -> Memory {
+        Memory::new(Settings { policy, ..Settings::new(1 << 20, 1 << 17) })
+    }
+
     #[test]
     fn bytes_stay_within_the_capacity_and_evictions_are_counted() {
-        let memory = Memory::new(1 << 20, 1 << 17);
+        POLICIES.into_iter().for_each(bytes_stay_within_the_capacity);
+    }
+
+    fn bytes_stay_within_the_capacity(policy: StorePolicy) {
+        let memory = tier(policy);
         for n in 0..1000 {
             assert!(memory.insert(plain(&format!("/{n}"), 10_000)));
         }
@@ -250,7 +418,7 @@ mod tests {
 
     #[test]
     fn an_object_too_large_is_refused_and_the_rest_stays() {
-        let memory = Memory::new(1 << 20, 1 << 17);
+        let memory = Memory::new(Settings::new(1 << 20, 1 << 17));
         let small = plain("/small", 100);
         assert!(memory.insert(Arc::clone(&small)));
         assert!(!memory.insert(plain("/large", (1 << 17) + 1)));
@@ -260,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_replaced_object_is_weighed_once() {
-        let memory = Memory::new(1 << 20, 1 << 17);
+        let memory = Memory::new(Settings::new(1 << 20, 1 << 17));
         for _ in 0..50 {
             memory.insert(plain("/a", 50_000));
         }
@@ -288,10 +456,18 @@ mod tests {
 
     #[test]
     fn segments_are_weighed_found_by_their_version_and_evicted_alone() {
-        let memory = Memory::new(1 << 20, 1 << 17);
+        POLICIES.into_iter().for_each(segments_are_evicted_alone);
+    }
+
+    fn segments_are_evicted_alone(policy: StorePolicy) {
+        let memory = tier(policy);
         let (one, two) = (Arc::new(version(1)), Arc::new(version(2)));
         memory.insert(segmented("/a", &one, 1 << 40));
         for index in 0..50 {
+            assert!(
+                memory.get(plain("/a", 0).place()).is_some(),
+                "who asks for a part, asks for it"
+            );
             assert!(memory.insert_segment(&one, index, Bytes::from(vec![1; 60_000])));
         }
         let stats = memory.stats();
@@ -305,9 +481,43 @@ mod tests {
         }
     }
 
+    /// No call removes more than its share, but they all go.
+    #[test]
+    fn a_body_of_many_segments_goes_in_steps() {
+        let memory = tier(StorePolicy::S3Fifo);
+        let version = Arc::new(version(1));
+        memory.insert(segmented("/a", &version, 1 << 40));
+        for index in 0..1000 {
+            assert!(memory.insert_segment(&version, index, Bytes::from_static(b"segment")));
+        }
+        memory.remove(plain("/a", 0).place());
+        let left = |memory: &Memory| memory.segments.load(Ordering::Relaxed);
+        assert_eq!((left(&memory), version.stored()), (1000 - STEP as u64, 0));
+        memory.remove(plain("/b", 0).place());
+        assert_eq!(left(&memory), 1000 - 2 * STEP as u64);
+        assert_eq!(memory.stats().segments, 0);
+    }
+
+    #[test]
+    fn the_capacity_changes_while_it_serves() {
+        let memory = tier(StorePolicy::SizeAware);
+        (0..100).for_each(|n| assert!(memory.insert(plain(&format!("/{n}"), 10_000))));
+        assert!(memory.set_capacity(1 << 19));
+        let stats = memory.stats();
+        assert!(stats.bytes <= 1 << 19 && stats.objects > 30, "{stats:?}");
+        assert_eq!(stats.objects + stats.evictions, 100);
+        assert!(memory.set_capacity(1 << 20) && memory.capacity() == 1 << 20);
+        (100..200).for_each(|n| assert!(memory.insert(plain(&format!("/{n}"), 10_000))));
+        assert!(memory.stats().bytes > 1 << 19);
+    }
+
     #[test]
     fn segments_go_with_their_last_head() {
-        let memory = Memory::new(1 << 20, 1 << 17);
+        POLICIES.into_iter().for_each(segments_go_with_it);
+    }
+
+    fn segments_go_with_it(policy: StorePolicy) {
+        let memory = tier(policy);
         let old = Arc::new(version(1));
         let object = segmented("/a", &old, 1000);
         memory.insert(Arc::clone(&object));

@@ -12,8 +12,10 @@ pub mod object;
 pub mod policy;
 pub mod record;
 mod search;
+mod shards;
 #[cfg(test)]
 mod tests;
+mod tinylfu;
 pub mod variants;
 pub mod version;
 
@@ -106,13 +108,14 @@ fn markers() -> Markers {
 }
 
 impl Store {
-    /// A store of `capacity` bytes that takes whole objects of up to `max_object` bytes, in segments as `layout` says.
+    /// A store with this memory tier, bodies in segments as `layout` says.
     /// `first_version` is far from where any earlier one of the node began: versions lie on its disks by their numbers.
-    pub fn new(capacity: u64, max_object: u64, layout: Layout, first_version: u64) -> Self {
+    pub fn new(memory: memory::Settings, layout: Layout, first_version: u64) -> Self {
+        let capacity = memory.capacity;
         // A record of variants is small beside the objects that it leads to.
         let records = (capacity / 16_384).clamp(1_000, 1_000_000);
         Self {
-            memory: Memory::new(capacity, max_object),
+            memory: Memory::new(memory),
             layout,
             versions: AtomicU64::new(first_version),
             variants: moka::sync::Cache::new(records),

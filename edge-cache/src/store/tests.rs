@@ -1,5 +1,6 @@
 //! What a store finds, and what it does not find any more.
 
+use super::memory::Settings;
 use super::*;
 use crate::purge::{Kind, Position, Target};
 use crate::semantics::StoredHead;
@@ -30,7 +31,7 @@ fn found(found: Found) -> Option<Vec<u8>> {
 /// RFC 9111 §4.1: a stored response is selected by the request fields that its Vary names.
 #[test]
 fn rfc9111_4_1_variants_are_told_apart() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let (en, de) = (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
     let vary = headers(&[("vary", "accept-language")]);
     let english = object("/a", &vary, &en, b"hello");
@@ -57,7 +58,7 @@ fn rfc9111_4_1_variants_are_told_apart() {
 /// RFC 9111 §4: what a newer response has replaced does not come back with the next one.
 #[test]
 fn rfc9111_4_what_was_replaced_stays_away() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let none = HeaderMap::new();
     let (en, de) = (headers(&[("accept-language", "en")]), headers(&[("accept-language", "de")]));
     let vary = headers(&[("vary", "accept-language")]);
@@ -74,7 +75,7 @@ fn rfc9111_4_what_was_replaced_stays_away() {
 
 #[test]
 fn the_newest_response_says_whether_there_are_variants() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let none = HeaderMap::new();
     let plain = object("/a", &none, &none, b"plain");
     let vary = headers(&[("vary", "accept-language")]);
@@ -90,7 +91,7 @@ fn the_newest_response_says_whether_there_are_variants() {
 
 #[test]
 fn variants_of_a_key_are_bounded() {
-    let store = Store::new(1 << 22, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 22, 1 << 17), LAYOUT, 0);
     let vary = headers(&[("vary", "x-any")]);
     for n in 0..30 {
         let mut request = HeaderMap::new();
@@ -103,7 +104,7 @@ fn variants_of_a_key_are_bounded() {
 
 #[test]
 fn an_uncacheable_key_is_remembered_until_something_is_stored() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let none = HeaderMap::new();
     let plain = object("/a", &none, &none, b"plain");
     store.mark_uncacheable(&plain.key());
@@ -116,7 +117,7 @@ fn an_uncacheable_key_is_remembered_until_something_is_stored() {
 /// A parent is asked for something newer than it has, and what has a late enough fence is found still.
 #[test]
 fn what_is_below_the_floor_is_not_found() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let none = HeaderMap::new();
     let stored = object("/a", &none, &none, b"old");
     assert!(store.put(Arc::clone(&stored), 32));
@@ -135,7 +136,7 @@ fn what_is_below_the_floor_is_not_found() {
 /// The whole key is compared, not the hash alone: two texts with one hash could be made on purpose.
 #[test]
 fn pitfall_50_equal_hashes_are_not_equal_keys() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let none = HeaderMap::new();
     let (mine, yours) = (object("/a", &none, &none, b"mine"), object("/b", &none, &none, b""));
     assert!(store.put(Arc::clone(&mine), 32));
@@ -148,7 +149,7 @@ fn pitfall_50_equal_hashes_are_not_equal_keys() {
 /// Who reads a body reads on, whatever becomes of its place.
 #[test]
 fn pitfall_53_what_is_evicted_stays_for_its_readers() {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let none = HeaderMap::new();
     let first = object("/a", &none, &none, &[7; 50_000]);
     assert!(store.put(Arc::clone(&first), 32));
@@ -215,7 +216,7 @@ impl Below for Disks {
 }
 
 fn over_disks() -> (Store, Arc<Disks>) {
-    let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+    let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
     let disks = Arc::new(Disks::default());
     store.set_below(Arc::clone(&disks) as Arc<dyn Below>);
     (store, disks)
@@ -290,7 +291,7 @@ fn rfc9111_4_1_variants_are_found_through_their_record() {
     let english = object("/a", &vary, &en, b"hello");
     assert!(store.put(Arc::clone(&english), 32));
     let restarted = || {
-        let store = Store::new(1 << 20, 1 << 17, LAYOUT, 0);
+        let store = Store::new(Settings::new(1 << 20, 1 << 17), LAYOUT, 0);
         store.set_below(Arc::clone(&disks) as Arc<dyn Below>);
         store
     };

@@ -138,17 +138,22 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
 
     /// Evicts until there is room for so much more, but no more than `most` entries. `true`: there is room.
     pub fn make_room(&mut self, weight: u64, most: usize, gone: &mut Vec<(K, V)>) -> bool {
-        let mut left = most;
-        while self.weight > self.capacity.saturating_sub(weight) {
-            if left == 0 {
-                return false;
+        let surplus = (self.weight.saturating_add(weight)).saturating_sub(self.capacity);
+        self.evict(surplus.min(self.weight), most, gone) >= surplus
+    }
+
+    /// Evicts until so much weight has gone, but no more than `most` entries. How much has gone.
+    pub fn evict(&mut self, weight: u64, most: usize, gone: &mut Vec<(K, V)>) -> u64 {
+        let before = self.weight;
+        for _ in 0..most {
+            if before - self.weight >= weight {
+                break;
             }
-            left -= 1;
             let evicted = self.policy.victim(self.now).and_then(|slot| self.take(slot, true));
-            let Some(evicted) = evicted else { return false };
+            let Some(evicted) = evicted else { break };
             gone.push(evicted);
         }
-        weight <= self.capacity
+        before - self.weight
     }
 
     /// Removes an entry.
@@ -161,6 +166,11 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
     pub fn set_capacity(&mut self, capacity: u64) {
         self.capacity = capacity;
         self.policy.set_capacity(capacity);
+    }
+
+    /// Tells the policy which capacity it is to work for, where that is not the table's.
+    pub fn set_share(&mut self, share: u64) {
+        self.policy.set_capacity(share);
     }
 
     /// What all entries may weigh.
