@@ -17,8 +17,20 @@ const STEPS: u32 = 128;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
-    weight: u64,
+    /// In two halves, so that it needs no room to be aligned in.
+    weight: [u32; 2],
     hits: u8,
+}
+
+impl Record {
+    const fn new(weight: u64) -> Self {
+        Self { weight: [weight as u32, (weight >> 32) as u32], hits: 0 }
+    }
+
+    fn weight(&self) -> u64 {
+        let [low, high] = self.weight.map(u64::from);
+        high << 32 | low
+    }
 }
 
 /// The policy.
@@ -65,19 +77,19 @@ impl Policy for S3Fifo {
     }
 
     fn insert(&mut self, hash: u64, weight: u64, _: u64) {
-        self.ghosts.follow(2 * self.queues.len());
+        self.ghosts.follow(self.queues.len());
         let now = self.clock();
         let returns = self.ghosts.take(hash, now).is_some_and(|(age, _)| age < 1 << 12);
         let queue = if returns { MAIN } else { SMALL };
         self.weights[queue] += weight;
-        self.queues.push(queue, Record { weight, hits: 0 });
+        self.queues.push(queue, Record::new(weight));
     }
 
     fn reweigh(&mut self, slot: u32, old: u64, new: u64) {
         let Some(queue) = self.queues.queue(slot) else { return };
         self.weights[queue] = self.weights[queue] - old + new;
         if let Some(record) = self.queues.get_mut(slot) {
-            record.weight = new;
+            *record = Record { hits: record.hits, ..Record::new(new) };
         }
     }
 
@@ -104,7 +116,7 @@ impl Policy for S3Fifo {
             }
             steps -= 1;
             record.hits = if queue == SMALL { 0 } else { record.hits - 1 };
-            let weight = record.weight;
+            let weight = record.weight();
             self.shift(slot, queue, weight);
         }
     }
