@@ -102,6 +102,25 @@ fn table(status: &Status) -> String {
         memory.objects,
         memory.evictions
     );
+    for disk in &status.disks {
+        let start = disk.start.as_deref().map(|start| format!(" from {start}"));
+        let _ = writeln!(
+            out,
+            "disk {}  {}{}  {:.1} of {:.1} MiB  records {}  evictions {}  damaged {}  errors {}",
+            disk.path,
+            disk.state,
+            start.unwrap_or_default(),
+            mib(disk.bytes),
+            mib(disk.size),
+            disk.objects,
+            disk.evictions,
+            disk.checksum_failures,
+            disk.errors
+        );
+    }
+    if let Some(written) = status.written_per_byte_sent {
+        let _ = writeln!(out, "written to disks for each byte sent {written:.3}");
+    }
     let outcomes = ["hit", "stale", "revalidated", "miss", "pass", "error"];
     let _ = write!(out, "\n{:<20}", "SITE");
     for outcome in outcomes {

@@ -16,6 +16,7 @@ use shared::io::command::{BAD_CONFIG, DONE, Global, USAGE, fail, print};
 
 use crate::config::Plan;
 use crate::io::node::unusable_files;
+use crate::io::under::warnings;
 
 /// The cache node of a content delivery network: first tier, second tier, or both.
 ///
@@ -138,6 +139,7 @@ fn check(global: &Global) -> u8 {
         }
     }
     problems.extend(unusable_files(&loaded, &edges));
+    problems.extend(warnings(&loaded, &edges));
     if !problems.iter().any(|problem| problem.severity == Severity::Error) {
         problems.extend(loaded.warnings.iter().cloned());
     }

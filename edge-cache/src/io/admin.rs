@@ -194,7 +194,10 @@ fn report(node: &Node) -> Report {
         protocols.push("h2".to_owned());
     }
     let (hits, asked) = node.hits();
-    let fullness = status.memory.bytes as f64 / status.memory.capacity.max(1) as f64;
+    let share = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
+    let of_disks = |get: fn(&DiskStatus) -> u64| status.disks.iter().map(get).sum();
+    let on_disk = share(of_disks(|disk| disk.bytes), of_disks(|disk| disk.size));
+    let fullness = share(status.memory.bytes, status.memory.capacity).max(on_disk);
     let connections = status.connections as f64 / f64::from(edge.max_connections.max(1));
     let (egress_bps, warmth) = {
         let meter = node.telemetry.meter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,6 +242,10 @@ pub(super) async fn answer(
         (true, ["livez"]) => Answer::text(StatusCode::OK, "ok\n"),
         (true, ["readyz"]) if node.is_draining() => {
             Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
+        // It serves meanwhile: what the disks hold is a miss until they know.
+        (true, ["readyz"]) if node.under.as_ref().is_some_and(|under| under.is_recovering()) => {
+            Answer::text(StatusCode::OK, "ok, the disks are being read\n")
         }
         (true, ["readyz"]) => Answer::text(StatusCode::OK, "ok\n"),
         (true, ["metrics"]) => Answer::metrics(node.metrics()),

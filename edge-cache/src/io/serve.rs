@@ -311,14 +311,14 @@ impl Context<'_> {
                 _ => None,
             };
             exchange.length = object.map_or(0, |object| object.length());
+            let held = |object| if brought.has(object) { Held::Disk } else { Held::Memory };
+            exchange.held = object.map(held);
             let asking = match decision {
                 Decision::Hit { age, ttl, .. } | Decision::Stale { age, ttl, .. } => {
                     let Some(object) = object else { break };
                     if matches!(decision, Decision::Stale { revalidate: true, .. }) {
                         self.revalidate_behind(target, object);
                     }
-                    exchange.held =
-                        Some(if brought.has(object) { Held::Disk } else { Held::Memory });
                     let marks =
                         Marks { hit: true, ttl: Some(ttl), age: Some(age), ..Marks::default() };
                     match self.answer_from_object(exchange, target, object, &marks).await {

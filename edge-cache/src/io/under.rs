@@ -8,6 +8,7 @@
 //!
 //! Without a strong validator a long body is of use only as a whole: it is written in one record, if that is not too long.
 
+mod check;
 mod open;
 mod report;
 
@@ -30,6 +31,7 @@ use crate::store::record::{
 };
 use crate::store::{Below, Content, Object, ObjectKey, Variants, Version};
 
+pub use check::warnings;
 pub use open::open;
 pub use report::DiskStatus;
 
@@ -173,7 +175,10 @@ impl Under {
 
     /// A segment has been stored in memory, or was asked for again there: written, if the disks want it.
     pub fn offer_segment(&self, version: &Version, index: u64, data: &Bytes) {
-        if version.is_below(index) || !self.disks.wanted(version.part(index), data.len() as u64) {
+        if version.is_below(index) {
+            return self.disks.touch(version.place(index));
+        }
+        if !self.disks.wanted(version.part(index), data.len() as u64) {
             return;
         }
         let meta = Bytes::from(segment_meta(version, index));
@@ -253,6 +258,10 @@ impl Below for Under {
 
     fn remove(&self, place: ObjectKey) {
         self.disks.remove(place);
+    }
+
+    fn touch(&self, place: ObjectKey) {
+        self.disks.touch(place);
     }
 
     fn update(&self, object: &Object) {

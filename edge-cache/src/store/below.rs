@@ -18,6 +18,8 @@ pub trait Below: Debug + Send + Sync {
     fn contains(&self, place: ObjectKey) -> bool;
     /// What lies there, or is on its way there, is not found any more, after a restart neither.
     fn remove(&self, place: ObjectKey);
+    /// What lies there was asked for where memory has it: it is to stay.
+    fn touch(&self, place: ObjectKey);
     /// The object that lies there has this head from now on, and the same body.
     fn update(&self, object: &Object);
     /// This is what is stored in its place, and has been stored or asked for just now: written, with the record of its
@@ -36,7 +38,9 @@ pub type Body<'a> = &'a dyn Fn() -> Option<Vec<Bytes>>;
 pub struct Asked(AtomicU8);
 
 /// It is on disk.
-const SETTLED: u8 = u8::MAX;
+const SETTLED: u8 = 1 << 7;
+/// So many of its requests in memory make one that its disk is told of: what is asked for stays there.
+const TOLD: u8 = 16;
 
 impl Asked {
     /// Of what came from a disk.
@@ -44,17 +48,18 @@ impl Asked {
         Self(AtomicU8::new(SETTLED))
     }
 
-    /// It is asked for once more. Whether to ask the disks now if they want it: at every request that is a power of two, so
-    /// that what they refuse costs its later requests nothing.
+    /// It is asked for once more. Whether the disks are to be told: of one that is on none, at every request that is a power
+    /// of two, so that what they refuse costs its later requests nothing; of another one now and then.
     pub fn is_due(&self) -> bool {
-        let asked = self.0.load(Ordering::Relaxed);
-        if asked == SETTLED {
-            return false;
-        }
+        let before = self.0.load(Ordering::Relaxed);
+        let (settled, asked) = (before & SETTLED, before & !SETTLED);
         // One of two requests at once may be lost: nothing depends on the count.
-        let now = if asked >= SETTLED - 1 { 128 } else { asked + 1 };
-        self.0.store(now, Ordering::Relaxed);
-        now.is_power_of_two()
+        let now = if asked + 1 == SETTLED { SETTLED / 2 } else { asked + 1 };
+        self.0.store(settled | now, Ordering::Relaxed);
+        match settled {
+            0 => now.is_power_of_two(),
+            _ => now % TOLD == 1,
+        }
     }
 
     /// It is on its way to a disk.
@@ -69,7 +74,7 @@ impl Asked {
 
     /// Whether it is on a disk, as far as is known.
     pub fn is_settled(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == SETTLED
+        self.0.load(Ordering::Relaxed) & SETTLED != 0
     }
 }
 
@@ -111,6 +116,8 @@ mod tests {
         assert_eq!(due[..8], [1, 2, 4, 8, 16, 32, 64, 128]);
         assert!(due.len() < 12, "{due:?}");
         asked.settle();
-        assert!(!asked.is_due() && asked.is_settled() && asked.clone().is_settled());
+        assert!(asked.is_settled() && asked.clone().is_settled());
+        let told = (0..1600).filter(|_| asked.is_due()).count();
+        assert!((80..130).contains(&told) && asked.is_settled(), "{told}");
     }
 }

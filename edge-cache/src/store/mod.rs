@@ -350,6 +350,9 @@ impl Store {
     /// its place.
     pub fn offer(&self, object: &Object) {
         let Some(below) = self.below.get() else { return };
+        if object.asked.is_settled() {
+            return below.touch(object.place());
+        }
         let turn = self.turns.of(object.place().key);
         let stored = self.memory.peek(object.place());
         if stored.is_some_and(|stored| stored.body_id() == object.body_id()) {
@@ -457,7 +460,7 @@ impl Store {
             self.memory.remove(place);
             below.iter().for_each(|below| below.remove(place));
         }
-        if let Some(below) = below.filter(|_| object.asked.is_due()) {
+        if let Some(below) = below.filter(|_| !object.asked.is_settled() && object.asked.is_due()) {
             self.offer_to(below.as_ref(), &object);
         }
         drop(turn);

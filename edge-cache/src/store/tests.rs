@@ -196,6 +196,10 @@ impl Below for Disks {
         self.0.lock().unwrap().remove(&Self::at(place));
     }
 
+    fn touch(&self, place: ObjectKey) {
+        assert!(self.contains(place));
+    }
+
     fn update(&self, object: &Object) {
         assert!(self.contains(object.place()));
         self.0.lock().unwrap().insert(Self::at(object.place()), b"updated".to_vec());

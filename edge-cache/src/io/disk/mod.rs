@@ -34,6 +34,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 pub use device::{Device, FileDevice};
+pub(crate) use open::FILE;
 pub use open::{DiskConfig, Emptied, OpenError, Opened};
 pub use stats::{Start, State, Stats};
 

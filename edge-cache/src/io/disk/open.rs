@@ -17,7 +17,7 @@ use crate::store::disk::format::{Found, SUPERBLOCK, Superblock, VERSION};
 use crate::store::disk::geometry::{MIN_SIZE, SUPERBLOCKS};
 
 /// The file in the folder that a disk's configuration names.
-const FILE: &str = "meridian.store";
+pub(crate) const FILE: &str = "meridian.store";
 
 /// What an operator says of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -82,6 +82,11 @@ impl Under {
         self.disks.stats().into_iter().map(DiskStatus::from).collect()
     }
 
+    /// Whether one of them is still finding out what it holds.
+    pub fn is_recovering(&self) -> bool {
+        self.disks.is_recovering()
+    }
+
     /// Takes over what the disks have counted, for a scrape.
     pub fn collect(&self, registry: &Registry) {
         let stats = self.disks.stats();

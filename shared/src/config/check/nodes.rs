@@ -267,6 +267,14 @@ impl Check<'_> {
                 self.error(at("path"), "another disk of this node has this path");
             }
             seen.push(&disk.path);
+            let index = disk.size.0 / MEAN_RECORD * INDEX_ENTRY;
+            if index > edge.memory.0 / 4 {
+                let message = format!(
+                    "its index may take {} MiB, more than a quarter of `memory`, when it is full of small objects",
+                    index >> 20
+                );
+                self.warn(at("size"), &message);
+            }
         }
     }
 
@@ -323,6 +331,10 @@ impl Check<'_> {
 
 /// A log of fewer bytes than this has no room for its own turning over.
 const MIN_DISK: u64 = 16 << 20;
+/// A small mean for what lies on a disk.
+const MEAN_RECORD: u64 = 16 << 10;
+/// What the index of a disk takes for a record.
+const INDEX_ENTRY: u64 = 32;
 
 /// Where a listener is written, its address, which ports it takes there, and what it is called.
 type Listener = (Vec<Step>, SocketAddr, &'static [Ports], String);
