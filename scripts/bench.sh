@@ -5,14 +5,21 @@ set -euo pipefail
 usage() {
   cat <<'END'
 usage: scripts/bench.sh dns [--quick] [--no-peers]
-       scripts/bench.sh hit [--quick]
+       scripts/bench.sh hit [--quick] [--record] [--trace FILE] [--class NAMES] [--policy NAMES] [--size PERCENTS]
+       scripts/bench.sh tiers [--quick]
 
   dns         geodns beside gdnsd, Knot, NSD, BIND and PowerDNS (Debian's packages, installed when run as root) and a
               bare echo: static, negative, steered answers by source and client subnet, cookies, TCP; a reload every
               second; a million names. Wants a quiet machine with two cores
-  hit         hit rate of the store beside exact LRU and FIFO on Zipf, one-hit-wonder and churn mixes
+  hit         hit ratios of the store's policies beside FIFO, LRU, CLOCK, SIEVE, S3-FIFO, GDSF, moka, quick_cache, foyer and
+              what nobody can beat, on request streams like a CDN's (web, images, video, downloads) or on a log of yours;
+              memory over disk; a crawl. The same figures on every machine: the run is held against benches/results
+  tiers       edges over parents: what the origin is spared, and what it sees when a parent comes, goes or restarts
 
-  --quick     short: dns 2 minutes instead of 20, hit seconds instead of minutes
+  --quick     short: dns 2 minutes instead of 20, hit one instead of half an hour (a tenth of the objects, no goals)
+  --record    hit: the figures become the committed ones, in benches/results
+  --trace, --class, --policy, --size
+              hit: a log in place of the streams, or a part of all that; held against nothing committed
   --no-peers  dns: only geodns and the echo
 
 Prints tables beside their goals, writes JSON and SVG under target/bench/. The last line is `ok` or what is below its
@@ -24,19 +31,25 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 mode=''
 options=()
-for argument; do
-  case $argument in
+peers=1 quick='' record='' part=''
+while [[ $# -gt 0 ]]; do
+  case $1 in
     -h | --help) usage; exit 0 ;;
-    --quick | --no-peers) options+=("$argument") ;;
-    dns | hit) [[ -z $mode ]] || { usage >&2; exit 2; }; mode=$argument ;;
-    *) printf 'unknown: %s\n' "$argument" >&2; usage >&2; exit 2 ;;
+    --quick) quick=1 options+=("$1") ;;
+    --no-peers) peers='' options+=("$1") ;;
+    --record) record=1 ;;
+    --trace | --class | --policy | --size)
+      [[ $# -gt 1 ]] || { usage >&2; exit 2; }
+      part=1 options+=("$1" "$2")
+      shift
+      ;;
+    dns | hit | tiers) [[ -z $mode ]] || { usage >&2; exit 2; }; mode=$1 ;;
+    *) printf 'unknown: %s\n' "$1" >&2; usage >&2; exit 2 ;;
   esac
-done
-peers=1
-for option in ${options[@]+"${options[@]}"}; do
-  [[ $option != --no-peers ]] || peers=''
+  shift
 done
 [[ $mode == dns || -n $peers ]] || { echo "--no-peers is for dns" >&2; exit 2; }
+[[ $mode == hit || -z $record$part ]] || { echo "--record, --trace, --class, --policy and --size are for hit" >&2; exit 2; }
 
 cd "$root"
 case $mode in
@@ -47,15 +60,20 @@ case $mode in
     cargo build --release -q -p geodns
     cargo build --release -q -p benches --bin dns
     # Quick rounds leave the memory of millions out.
-    quick=''
-    for option in ${options[@]+"${options[@]}"}; do
-      [[ $option != --quick ]] || quick=1
-    done
     [[ -n $quick ]] || cargo run --release -q -p benches --bin dns_memory
     exec "$target/release/dns" --programs "$target/release" ${options[@]+"${options[@]}"}
     ;;
   hit)
+    results=benches/results
+    if [[ -n $record ]]; then
+      options+=(--record "$results")
+    elif [[ -z $part ]]; then
+      options+=(--check "$results/hit${quick:+-quick}.json")
+    fi
     exec cargo run --release -q -p benches --bin hit_rate -- ${options[@]+"${options[@]}"}
+    ;;
+  tiers)
+    exec cargo run --release -q -p benches --bin tiers -- ${options[@]+"${options[@]}"}
     ;;
   *) usage >&2; exit 2 ;;
 esac

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
+use edge_cache::store::disk::model::Written;
 use serde::Serialize;
 
+use crate::cdn::CRAWLED;
+use crate::hybrid::Hybrid;
 use crate::policy::{Cache, Item, NEVER};
 use crate::trace::Request;
 
@@ -24,10 +27,14 @@ pub struct Workload {
     pub objects: usize,
     /// What all of them weigh.
     pub footprint: u64,
+    /// When each request comes, in milliseconds.
+    pub times: Vec<u64>,
+    /// Objects that only a crawler asks for: their requests are not counted.
+    crawled: Vec<bool>,
 }
 
 impl Workload {
-    /// Numbers a trace. An object's weight is its size at its first request.
+    /// Numbers a trace. An object weighs as much as the largest of its responses.
     pub fn new(name: &str, trace: &[Request]) -> Self {
         let mut numbers: HashMap<u64, u32> = HashMap::new();
         let mut items: Vec<Item> = trace
@@ -42,13 +49,24 @@ impl Workload {
         let mut weights = vec![0; numbers.len()];
         for (at, item) in items.iter_mut().enumerate().rev() {
             item.next = std::mem::replace(&mut next[item.id as usize], at as u32);
-            weights[item.id as usize] = item.weight;
+            let weight = &mut weights[item.id as usize];
+            *weight = item.weight.max(*weight);
         }
         for item in &mut items {
             item.weight = weights[item.id as usize];
         }
-        let name = name.to_owned();
-        Self { name, items, objects: numbers.len(), footprint: weights.iter().sum() }
+        let mut crawled = vec![false; numbers.len()];
+        for (id, number) in &numbers {
+            crawled[*number as usize] = id & CRAWLED != 0;
+        }
+        Self {
+            name: name.to_owned(),
+            items,
+            objects: numbers.len(),
+            footprint: weights.iter().sum(),
+            times: trace.iter().map(|request| request.at).collect(),
+            crawled,
+        }
     }
 
     /// The capacity of a cache of so many thousandths of the footprint.
@@ -62,17 +80,66 @@ impl Workload {
         ((self.objects as f64 * share) as usize).clamp(100, self.objects.max(100))
     }
 
+    /// Bytes asked for.
+    pub fn requested(&self) -> u64 {
+        self.items.iter().map(|item| item.bytes).sum()
+    }
+
+    /// How many days it takes.
+    pub fn days(&self) -> f64 {
+        let first = self.times.first().copied().unwrap_or(0);
+        let last = self.times.last().copied().unwrap_or(0);
+        (last - first).max(1) as f64 / 86_400_000.0
+    }
+
     /// Replays it.
     pub fn replay(&self, cache: &mut dyn Cache) -> Count {
+        self.each(|_, item| cache.request(item))
+    }
+
+    /// Replays it on a node with a disk.
+    pub fn replay_node(&self, node: &mut Hybrid) -> NodeCount {
+        let counted_from = self.items.len() / WARM_UP;
+        let mut before = Written::default();
+        let count = self.each(|at, item| {
+            if at == counted_from {
+                before = node.written();
+            }
+            node.set_time(self.times[at]);
+            node.request(item)
+        });
+        let written = node.written();
+        let written =
+            Written { new: written.new - before.new, moved: written.moved - before.moved };
+        NodeCount { count, written }
+    }
+
+    fn each(&self, mut request: impl FnMut(usize, Item) -> bool) -> Count {
         let counted_from = self.items.len() / WARM_UP;
         let mut count = Count::default();
         for (at, item) in self.items.iter().enumerate() {
-            let hit = cache.request(*item);
-            if at >= counted_from {
+            let hit = request(at, *item);
+            if at >= counted_from && !self.crawled[item.id as usize] {
                 count.add(item.bytes, hit);
             }
         }
         count
+    }
+}
+
+/// What a replay on a node with a disk has counted.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeCount {
+    /// The requests.
+    pub count: Count,
+    /// What was written after the warm-up.
+    pub written: Written,
+}
+
+impl NodeCount {
+    /// Bytes written for each byte asked for.
+    pub fn write_share(&self) -> f64 {
+        (self.written.new + self.written.moved) as f64 / self.count.bytes.max(1) as f64
     }
 }
 

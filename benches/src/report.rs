@@ -23,8 +23,31 @@ pub struct Row {
     pub policy: &'static str,
     /// What was counted.
     pub count: Count,
+    /// Whether the same trace gives the same hits each time.
+    pub exact: bool,
     /// Nanoseconds per request, in this run on this machine.
-    pub ns: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns: Option<f64>,
+    /// Bytes of memory per object that is held, beside keys and values, where that says something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<f64>,
+    /// Bytes written to disk per byte asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written: Option<f64>,
+}
+
+impl Row {
+    /// One that says what was counted.
+    pub fn new(trace: &str, size: u64, capacity: u64, policy: &'static str, count: Count) -> Self {
+        let (exact, ns, overhead, written) = (true, None, None, None);
+        let trace = trace.to_owned();
+        Self { trace, size, capacity, policy, count, exact, ns, overhead, written }
+    }
+
+    /// Requests that went to the origin, after the warm-up.
+    pub const fn origin(&self) -> (u64, u64) {
+        (self.count.requests - self.count.hits, self.count.bytes - self.count.hit_bytes)
+    }
 }
 
 /// The values of a field, in the order in which they come up.
@@ -54,7 +77,7 @@ pub fn table(rows: &[Row]) -> String {
         for size in &sizes {
             let _ = write!(out, "{:>14}", format!("{} %", *size as f64 / 10.0));
         }
-        out.push_str("   ns/request\n");
+        out.push_str("  origin GB at 10 %   ns/request   B/object   written\n");
         for policy in distinct(rows, |row| row.policy) {
             let mine = |row: &&Row| row.trace == trace && row.policy == policy;
             if !rows.iter().any(|row| mine(&row)) {
@@ -70,9 +93,19 @@ pub fn table(rows: &[Row]) -> String {
                     None => out.push_str("              "),
                 }
             }
-            let ns: Vec<f64> = rows.iter().filter(mine).map(|row| row.ns).collect();
-            let mean = ns.iter().sum::<f64>() / ns.len() as f64;
-            let _ = writeln!(out, "{mean:>13.0}");
+            let of = |number: fn(&Row) -> Option<f64>| {
+                let all: Vec<f64> = rows.iter().filter(mine).filter_map(number).collect();
+                let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+                if all.is_empty() { String::new() } else { format!("{mean:.0}") }
+            };
+            let tenth = rows.iter().filter(mine).find(|row| row.size == 100);
+            let origin =
+                tenth.map_or(String::new(), |row| format!("{:.1}", row.origin().1 as f64 / 1e9));
+            let (ns, overhead) = (of(|row| row.ns), of(|row| row.overhead));
+            let written = rows.iter().filter(mine).find_map(|row| row.written);
+            let written = written.map_or(String::new(), |share| format!("{share:.3}"));
+            let line = format!("{origin:>19}{ns:>13}{overhead:>11}{written:>10}");
+            let _ = writeln!(out, "{}", line.trim_end());
         }
         out.push('\n');
     }
@@ -150,14 +183,7 @@ mod tests {
     #[test]
     fn the_table_has_a_line_per_policy() {
         let count = Count { requests: 10, hits: 6, bytes: 100, hit_bytes: 25 };
-        let row = |policy, size| Row {
-            trace: "web-us".to_owned(),
-            size,
-            capacity: 1 << 20,
-            policy,
-            count,
-            ns: 100.0,
-        };
+        let row = |policy, size| Row::new("web-us", size, 1 << 20, policy, count);
         let table = table(&[row("LRU", 10), row("LRU", 100), row("FIFO", 10)]);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].contains("1 %") && lines[0].contains("10 %"), "{table}");

@@ -5,7 +5,7 @@ use crate::trace::{Id, Request};
 
 use super::fixed::{exp2, log2};
 use super::table::{Bands, Popularity, Sizes};
-use super::{Class, HALVINGS};
+use super::{CRAWLED, Class, HALVINGS};
 
 /// The length of a trace before it has a clock.
 const SPAN: u64 = 1 << 40;
@@ -13,8 +13,6 @@ const SPAN: u64 = 1 << 40;
 const LIVES: u64 = 31_000_000_000;
 /// Requests for one object are at most this part of all: a trace is a sample, and its head is not.
 const HEAD: u64 = 100;
-/// Objects of a crawl have this bit.
-const CRAWLED: Id = 1 << 40;
 /// A crawl comes in so many bursts.
 const BURSTS: u64 = 12;
 /// Requests of each hour of a day, in relation to one another: quiet before dawn, busy from noon to midnight.
@@ -72,7 +70,8 @@ impl Class {
             0 => popularity(self.popularity, rank, objects).min(cap),
             _ => 1,
         };
-        let hash = mix(rank ^ mix(self.seed));
+        // One bit tells the crawled from the others.
+        let hash = mix(rank ^ mix(self.seed)) & !CRAWLED | rank & CRAWLED;
         let bytes = size(band(self.sizes, count), self.quantile(rank));
         Request { at: clock(at, self.days), id: hash, bytes, ttl: self.ttl(hash) }
     }

@@ -24,6 +24,9 @@ use table::{Bands, Popularity};
 
 pub use generate::Trace;
 
+/// The numbers of objects that only a crawler asks for have this bit.
+pub const CRAWLED: u64 = 1 << 63;
+
 /// A class of content.
 #[derive(Clone, Copy, Debug)]
 pub struct Class {

@@ -31,6 +31,10 @@ impl Cache for Moka {
         self.0.run_pending_tasks();
         self.0.weighted_size()
     }
+
+    fn held(&self) -> Option<u64> {
+        Some(self.0.entry_count())
+    }
 }
 
 #[derive(Clone)]
@@ -64,6 +68,10 @@ impl Cache for Quick {
     fn weight(&self) -> u64 {
         self.0.weight()
     }
+
+    fn held(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
+    }
 }
 
 /// The memory cache of foyer with its S3-FIFO, in one shard.
@@ -93,5 +101,9 @@ impl Cache for FoyerMemory {
 
     fn weight(&self) -> u64 {
         self.0.usage() as u64
+    }
+
+    fn held(&self) -> Option<u64> {
+        Some(self.0.entries() as u64)
     }
 }

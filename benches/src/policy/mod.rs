@@ -36,6 +36,11 @@ pub trait Cache {
 
     /// The weight of all that is there.
     fn weight(&self) -> u64;
+
+    /// How many objects are there, where the memory per object is that of a cache for use, not of a model.
+    fn held(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Keeps everything.

@@ -16,26 +16,6 @@ impl Product {
         let settings = Settings { kind, capacity, over_disk, seed: 0x5eed };
         Self { table: Table::new(settings), gone: Vec::new() }
     }
-
-    /// What the last request has put out.
-    pub fn gone(&self) -> impl Iterator<Item = u32> {
-        self.gone.iter().map(|(id, ())| *id as u32)
-    }
-
-    /// How many objects are there.
-    pub const fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
-    /// Whether the object is there, without anybody having asked for it.
-    pub fn contains(&self, id: u32) -> bool {
-        self.table.contains(&u64::from(id))
-    }
 }
 
 impl Cache for Product {
@@ -51,5 +31,9 @@ impl Cache for Product {
 
     fn weight(&self) -> u64 {
         self.table.weight()
+    }
+
+    fn held(&self) -> Option<u64> {
+        Some(self.table.len() as u64)
     }
 }
