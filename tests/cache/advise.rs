@@ -69,6 +69,21 @@ fn a_log_says_how_large_the_cache_should_be() {
     for words in ["requests/s ×", "stored once", "times too much", "HIT RATIO BY SIZE"] {
         assert!(out.contains(words), "{words} in {out}");
     }
+    // Ten thousand objects are worth a disk, though it fills slowly: three times its size in a day.
+    log(&trace, 10_000);
+    let output = advise(&trace, &["--warm-up", "0", "--policy", "lru", "--output", "json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let goal = told["sizes"].as_array().unwrap().last().unwrap();
+    let split = &goal["split"];
+    assert!(number(&split["from_disk"]) > 0.01, "{goal}");
+    assert!(number(&split["ratios"]["objects"]) > number(&split["from_memory"]), "{goal}");
+    assert!(number(&split["ratios"]["objects"]) < number(&goal["hit_ratio"]), "{goal}");
+    let written = number(&split["disk_writes"]) * told["trace"]["bytes"].as_f64().unwrap();
+    let (hours, size) = (number(&told["trace"]["seconds"]) / 3600.0, number(&split["disk"]));
+    assert!(written < 3.0 * size * (hours + 1.0) / 24.0 * 1.05, "{written}: {goal}");
+    let disk = ["--memory", "1MiB", "--disk", "64MiB", "--policy", "lru", "--warm-up", "0"];
+    let out = String::from_utf8(advise(&trace, &disk).stdout).unwrap();
+    assert!(out.contains("lru + 64 MiB OBJECTS / BYTES"), "{out}");
     let output = advise(&trace, &["--want", "101"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(advise(Path::new("/does/not/exist"), &[]).status.code(), Some(1));

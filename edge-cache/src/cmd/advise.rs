@@ -6,12 +6,12 @@ use serde::Serialize;
 use shared::io::command::{DONE, FAILED, Global, Output, fail, print, print_json};
 
 use super::replay::{PICKS, follow, reading, simulated};
-use super::simulation::{Bytes, Nodes, Run, Summary, percent, share};
+use super::simulation::{Nodes, Run, Summary, percent, share};
 use crate::io::trace::load;
 use crate::predict::advice::{needed, of_sizing};
 use crate::predict::plot::{Axis, plot, size, time};
 use crate::predict::report::{Page, aligned};
-use crate::predict::sim::Setup;
+use crate::predict::sim::{DiskSetup, Setup};
 use crate::predict::ttl::{self, SPANS, Sizing};
 use crate::trace::workload::Workload;
 
@@ -65,6 +65,8 @@ struct Advice {
 struct Goal {
     hit_ratio: f64,
     memory: Option<f64>,
+    /// What a tenth of that memory over a disk of that size would answer, where that was looked at.
+    split: Option<Run>,
 }
 
 /// Advises and prints.
@@ -112,11 +114,7 @@ fn advise(args: &Args, workload: &Workload, trace: Summary) -> Result<Advice, St
         None => SPANS.into_iter().filter(|span| *span <= workload.length()).collect(),
     };
     let sizing = spans.into_iter().filter_map(|ttl| ttl::size(workload, ttl)).collect();
-    let named = args.nodes.memory().iter().map(|bytes| match *bytes {
-        Bytes::Exact(bytes) => bytes,
-        Bytes::Share(share) => (trace.weight * share) as u64,
-    });
-    let mut sizes: Vec<u64> = named.collect();
+    let mut sizes: Vec<u64> = args.nodes.memory().iter().map(|bytes| bytes.of(&trace)).collect();
     // What everything takes is always looked at: it is all that can be had.
     let all = trace.weight.ceil() as u64;
     match sizes.is_empty() {
@@ -126,18 +124,19 @@ fn advise(args: &Args, workload: &Workload, trace: Summary) -> Result<Advice, St
     sizes.sort_unstable();
     sizes.dedup();
     let ttl = args.nodes.ttl();
-    let setups: Vec<Setup> = args
-        .nodes
-        .policies()
-        .into_iter()
-        .flat_map(|policy| {
-            sizes.iter().map(move |memory| Setup { policy, memory: *memory, disk: None, ttl })
-        })
-        .collect();
+    let disks = args.nodes.disks(&trace);
+    let mut setups = Vec::new();
+    for policy in args.nodes.policies() {
+        for disk in &disks {
+            let sizes = sizes.iter();
+            setups.extend(sizes.map(|memory| Setup { policy, memory: *memory, disk: *disk, ttl }));
+        }
+    }
     let curve = simulated(workload, &setups, args.warm_up)?;
     let most = curve.iter().map(|run| run.outcome.ratios.objects).fold(0.0, f64::max);
     let curve_of = |policy: &str| -> Vec<(f64, f64)> {
-        let runs = curve.iter().filter(|run| run.policy == policy);
+        let first = disks.first().copied().flatten().map_or(0, |disk| disk.size);
+        let runs = curve.iter().filter(|run| run.policy == policy && run.disk == first);
         runs.map(|run| (run.memory as f64, run.outcome.ratios.objects)).collect()
     };
     let area = |policy: &str| curve_of(policy).iter().map(|(_, share)| share).sum::<f64>();
@@ -148,10 +147,20 @@ fn advise(args: &Args, workload: &Workload, trace: Summary) -> Result<Advice, St
         None => GOALS.iter().map(|goal| goal * most).collect(),
     };
     let points = curve_of(best);
-    let sizes = wanted
+    let kind = args.nodes.policies().into_iter().find(|policy| policy.name() == best);
+    let mut sizes: Vec<Goal> = wanted
         .into_iter()
-        .map(|hit_ratio| Goal { hit_ratio, memory: needed(&points, hit_ratio) })
+        .map(|hit_ratio| Goal { hit_ratio, memory: needed(&points, hit_ratio), split: None })
         .collect();
+    // Instead of that much memory: a tenth of it over a disk of that size. The largest that was found says it for all.
+    if let Some(goal) = sizes.iter_mut().rfind(|goal| goal.memory.is_some())
+        && let (Some(size), Some(policy), [None]) = (goal.memory, kind, disks.as_slice())
+    {
+        let size = size as u64;
+        let disk = DiskSetup { size, daily_writes: DiskSetup::daily_writes(size) };
+        let setup = Setup { policy, memory: size / 10, disk: Some(disk), ttl };
+        goal.split = simulated(workload, &[setup], args.warm_up)?.pop();
+    }
     Ok(Advice { trace, sizing, curve, best, most, sizes })
 }
 
@@ -175,7 +184,9 @@ fn sections(advice: &Advice) -> Vec<Section> {
     let mut rows = vec![vec!["MEMORY".to_owned()]];
     for run in &advice.curve {
         let name = size(run.memory as f64);
-        let head = format!("{} OBJECTS / BYTES", run.policy);
+        let disk =
+            if run.disk > 0 { format!(" + {}", size(run.disk as f64)) } else { String::new() };
+        let head = format!("{}{disk} OBJECTS / BYTES", run.policy);
         if let Some(heads) = rows.first_mut().filter(|heads| !heads.contains(&head)) {
             heads.push(head);
         }
@@ -203,6 +214,18 @@ fn sections(advice: &Advice) -> Vec<Section> {
             }
             None => format!("{} of the requests: no size is enough", share(goal.hit_ratio)),
         });
+        if let Some(split) = &goal.split {
+            let ratios = &split.outcome.ratios;
+            lines.push(format!(
+                "Or {} of memory over a disk of {}: {} of the requests, {} of the bytes, {:.3} bytes written for each byte \
+                 requested. It fills no faster than its `daily_writes`, here three times its size.",
+                size(split.memory as f64),
+                size(split.disk as f64),
+                share(ratios.objects),
+                share(ratios.bytes),
+                split.outcome.disk_writes
+            ));
+        }
     }
     sections.push(("ADVICE", lines, Vec::new()));
     sections

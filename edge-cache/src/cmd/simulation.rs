@@ -123,6 +123,11 @@ impl Nodes {
         }
     }
 
+    /// The disks that are named, one after the other; none if none is.
+    pub(super) fn disks(&self, trace: &Summary) -> Vec<Option<DiskSetup>> {
+        disks(self.disk.iter().map(|disk| (*disk, None)), trace)
+    }
+
     /// The sizes of memory that are named.
     pub(super) fn memory(&self) -> &[Bytes] {
         &self.memory
@@ -160,29 +165,43 @@ impl Nodes {
     }
 }
 
+impl Bytes {
+    /// For a log.
+    pub(super) fn of(self, trace: &Summary) -> u64 {
+        match self {
+            Self::Exact(bytes) => bytes,
+            Self::Share(share) => (trace.weight * share).round() as u64,
+        }
+    }
+}
+
+/// Disks of these sizes and daily writes, one after the other; none if there are none.
+fn disks(
+    named: impl Iterator<Item = (Bytes, Option<u64>)>,
+    trace: &Summary,
+) -> Vec<Option<DiskSetup>> {
+    let mut disks: Vec<Option<DiskSetup>> = named
+        .map(|(disk, daily)| {
+            let size = disk.of(trace);
+            let daily_writes = daily.unwrap_or_else(|| DiskSetup::daily_writes(size));
+            (size > 0).then_some(DiskSetup { size, daily_writes })
+        })
+        .collect();
+    if disks.is_empty() {
+        disks.push(None);
+    }
+    disks
+}
+
 impl Wanted {
     /// Every combination, for this log.
     pub(super) fn setups(&self, trace: &Summary) -> Vec<Setup> {
-        let bytes = |bytes: Bytes| match bytes {
-            Bytes::Exact(bytes) => bytes,
-            Bytes::Share(share) => (trace.weight * share).round() as u64,
-        };
-        let disks: Vec<Option<DiskSetup>> = match self.disk.as_slice() {
-            [] => vec![None],
-            disks => disks
-                .iter()
-                .map(|(disk, daily)| {
-                    let size = bytes(*disk);
-                    let daily_writes = daily.unwrap_or_else(|| DiskSetup::daily_writes(size));
-                    (size > 0).then_some(DiskSetup { size, daily_writes })
-                })
-                .collect(),
-        };
+        let disks = disks(self.disk.iter().copied(), trace);
         let mut setups = Vec::new();
         for policy in &self.policy {
             for disk in &disks {
                 for memory in &self.memory {
-                    let memory = bytes(*memory);
+                    let memory = memory.of(trace);
                     setups.push(Setup { policy: *policy, memory, disk: *disk, ttl: self.ttl });
                 }
             }
