@@ -381,7 +381,7 @@ idle = "10m"
 [origin.bench]
 servers = [ {{ url = "http://{origin}" }} ]
 max_connections = 256
-timeouts = { connect = "30s", first_byte = "60s", between_bytes = "60s" }
+timeouts = {{ connect = "30s", first_byte = "60s", between_bytes = "60s" }}
 [site.bench]
 hosts = ["bench.test"]
 routes = [ {{ path = "/*", origin = "bench" }} ]
@@ -428,11 +428,7 @@ fn start_origin(pattern: Arc<Pattern>, length: u64) -> anyhow::Result<SocketAddr
     Ok(address)
 }
 
-async fn serve_origin(
-    mut stream: TcpStream,
-    pattern: &Pattern,
-    length: u64,
-) -> anyhow::Result<()> {
+async fn serve_origin(mut stream: TcpStream, pattern: &Pattern, length: u64) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut head = Vec::new();
     loop {
