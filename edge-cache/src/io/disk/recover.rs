@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::engine::Engine;
@@ -87,40 +87,52 @@ fn blank(engine: &Engine) -> io::Result<()> {
 /// `false`: some of it is damaged in a way that leaves open what the rest is worth.
 fn from_segments(engine: &Arc<Engine>) -> io::Result<bool> {
     let merge = Merge::new(&engine.index);
-    let (next, damaged) = (AtomicU32::new(0), AtomicBool::new(false));
-    let work = || {
-        loop {
-            let segment = next.fetch_add(1, Ordering::Relaxed);
-            if segment >= engine.geometry.segments || damaged.load(Ordering::Relaxed) {
-                return;
-            }
-            match content_of(engine, segment) {
-                Content::Nothing => {}
-                Content::Damaged => damaged.store(true, Ordering::Relaxed),
-                Content::Records { sequence, entries, is_sealed } => {
-                    engine.usage.set_sequence(segment, sequence);
-                    for entry in &entries {
-                        merge.add(segment, entry);
-                    }
-                    if !is_sealed {
-                        seal(engine, segment, sequence, &entries);
-                    }
+    let damaged = AtomicBool::new(false);
+    in_threads(engine.geometry.segments as usize, &|segment| {
+        let segment = segment as u32;
+        if damaged.load(Ordering::Relaxed) {
+            return;
+        }
+        match content_of(engine, segment) {
+            Content::Nothing => {}
+            Content::Damaged => damaged.store(true, Ordering::Relaxed),
+            Content::Records { sequence, entries, is_sealed } => {
+                engine.usage.set_sequence(segment, sequence);
+                for entry in &entries {
+                    merge.add(segment, entry);
+                }
+                if !is_sealed {
+                    seal(engine, segment, sequence, &entries);
                 }
             }
+        }
+    });
+    if damaged.into_inner() {
+        return Ok(false);
+    }
+    merge.finish(&engine.index, &engine.usage, in_threads);
+    Ok(true)
+}
+
+/// Does something for each number below `count`, in several threads.
+pub(super) fn in_threads(count: usize, work: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            work(number);
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            scope.spawn(some);
         }
-        work();
+        some();
     });
-    if damaged.into_inner() {
-        return Ok(false);
-    }
-    merge.finish(&engine.index, &engine.usage);
-    Ok(true)
 }
 
 /// The next start finds a footer. Without one it would look again.

@@ -1,15 +1,15 @@
 //! The index's copy, written when a disk is closed and read when it is opened.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::{Engine, lock};
+use super::recover::in_threads;
 use crate::store::disk::index::{Entry, Table};
 use crate::store::disk::snapshot::{Directory, ENTRY, decode_shard, directory_bytes, encode_shard};
 
 /// What is written at once.
 const CHUNK: usize = 4 << 20;
-const THREADS: usize = 4;
 
 const fn data_start(engine: &Engine) -> u64 {
     let directory = directory_bytes(engine.geometry.segments as usize, engine.index.shards());
@@ -69,27 +69,16 @@ pub(super) fn load(engine: &Engine) -> Option<()> {
     if offset > geometry.size {
         return None;
     }
-    let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        let mut bytes = Vec::new();
-        loop {
-            let shard = next.fetch_add(1, Ordering::Relaxed);
-            let Some((offset, length, sum)) = starts.get(shard).copied() else { return };
-            match read_shard(engine, shard, &mut bytes, offset, length, sum) {
-                Some(table) => *engine.index.shard(shard as u64) = table,
-                None => broken.store(true, Ordering::Relaxed),
-            }
-            if broken.load(Ordering::Relaxed) {
-                return;
-            }
+    let broken = AtomicBool::new(false);
+    in_threads(starts.len(), &|shard| {
+        let Some((offset, length, sum)) = starts.get(shard).copied() else { return };
+        if broken.load(Ordering::Relaxed) {
+            return;
         }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
+        match read_shard(engine, shard, offset, length, sum) {
+            Some(table) => *engine.index.shard(shard as u64) = table,
+            None => broken.store(true, Ordering::Relaxed),
         }
-        work();
     });
     if broken.into_inner() {
         engine.index.clear();
@@ -104,12 +93,11 @@ pub(super) fn load(engine: &Engine) -> Option<()> {
 fn read_shard(
     engine: &Engine,
     shard: usize,
-    bytes: &mut Vec<u8>,
     offset: u64,
     length: usize,
     sum: u32,
 ) -> Option<Table<(u64, Entry)>> {
-    bytes.resize(length, 0);
-    engine.device.read(bytes, offset).ok()?;
-    decode_shard(bytes, sum, &engine.geometry, |hash| engine.index.shard_of(hash) == shard)
+    let mut bytes = vec![0; length];
+    engine.device.read(&mut bytes, offset).ok()?;
+    decode_shard(&bytes, sum, &engine.geometry, |hash| engine.index.shard_of(hash) == shard)
 }

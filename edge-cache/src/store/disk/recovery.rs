@@ -6,31 +6,26 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::format::Role;
-use super::index::{self, Index, Slot, Table};
+use super::index::{self, Index, Table};
 use super::log::{Entry, Usage};
 use super::update_hash;
 
-const TOMBSTONE: u64 = 1 << 3;
-
-#[derive(Clone, Copy, Debug)]
+/// A content or a tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Seen {
     hash: u64,
-    /// An index entry, and in bits that it leaves free what it is.
-    entry: u64,
     sequence: u64,
-}
-
-impl Slot for Seen {
-    const EMPTY: Self = Self { hash: 0, entry: 0, sequence: 0 };
-    fn hash(&self) -> u64 {
-        self.hash
-    }
+    /// Of two with one number, the tombstone counts.
+    is_tombstone: bool,
+    entry: u64,
 }
 
 /// The records of all segments, as they are read: by several threads at once.
 #[derive(Debug)]
 pub struct Merge {
-    shards: Vec<Mutex<Table<Seen>>>,
+    /// In the order in which they come; sorted at the end, each shard within the processor's cache: half the time that
+    /// tables take which are searched for each record.
+    shards: Vec<Mutex<Vec<Seen>>>,
     /// All of them: the newest one may belong to a content that was lost.
     updates: Mutex<Vec<(u32, Entry)>>,
 }
@@ -42,69 +37,124 @@ impl Merge {
         Self { shards, updates: Mutex::default() }
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Table<Seen>> {
-        let shard = &self.shards[hash as usize & (self.shards.len() - 1)];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Vec<Seen>> {
+        lock(&self.shards[hash as usize & (self.shards.len() - 1)])
     }
 
     /// A record of a segment.
     pub fn add(&self, segment: u32, entry: &Entry) {
-        let role = match entry.role {
-            Role::Content => 0,
-            Role::Tombstone => TOMBSTONE,
-            Role::Update => {
-                let mut updates = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
-                updates.push((segment, *entry));
-                return;
-            }
-        };
-        let bits = index::Entry::new(entry.at(segment)).bits() | role;
-        let seen = Seen { hash: entry.hash, entry: bits, sequence: entry.sequence };
-        let mut shard = self.shard(entry.hash);
-        match shard.get_mut(entry.hash) {
-            Some(other) => {
-                let newer = entry.sequence > other.sequence
-                    || entry.sequence == other.sequence && role == TOMBSTONE;
-                if newer {
-                    *other = seen;
-                }
-            }
-            None => {
-                shard.insert(seen);
-            }
+        if entry.role == Role::Update {
+            lock(&self.updates).push((segment, *entry));
+            return;
         }
+        let mut shard = self.shard(entry.hash);
+        if shard.len() == shard.capacity() {
+            // Twice as much would be a good part of the node's memory.
+            let more = shard.len() / 4 + 64;
+            shard.reserve_exact(more);
+        }
+        shard.push(Seen {
+            hash: entry.hash,
+            sequence: entry.sequence,
+            is_tombstone: entry.role == Role::Tombstone,
+            entry: index::Entry::new(entry.at(segment)).bits(),
+        });
     }
 
-    /// All have been read: what the index says.
-    pub fn finish(self, index: &Index, usage: &Usage) {
-        let mut updates = self.updates.into_inner().unwrap_or_else(PoisonError::into_inner);
+    /// All have been read: what the index says. `each` calls a function for every number below one, in any order, in
+    /// several threads if it can.
+    pub fn finish(
+        self,
+        index: &Index,
+        usage: &Usage,
+        each: impl Fn(usize, &(dyn Fn(usize) + Sync)),
+    ) {
+        each(self.shards.len(), &|shard| {
+            let mut shard = lock(&self.shards[shard]);
+            shard.sort_unstable();
+            // Of each hash the last one stays.
+            shard.reverse();
+            shard.dedup_by_key(|seen| seen.hash);
+            shard.reverse();
+        });
+        let mut updates = std::mem::take(&mut *lock(&self.updates));
         updates.sort_unstable_by_key(|(_, update)| std::cmp::Reverse(update.sequence));
         let mut chosen = Vec::new();
         for (segment, update) in updates {
             let hash = update_hash(update.hash);
-            let shard = &self.shards[hash as usize & (self.shards.len() - 1)];
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(content) = shard.get_mut(hash) else { continue };
+            let mut shard = self.shard(hash);
+            let found = shard.binary_search_by_key(&hash, |seen| seen.hash).ok();
+            let Some(content) = found.and_then(|at| shard.get_mut(at)) else { continue };
             let entry = index::Entry::from_bits(content.entry);
-            let belongs = content.entry & TOMBSTONE == 0
+            let belongs = !content.is_tombstone
                 && (update.epoch..update.sequence).contains(&content.sequence);
             if belongs && !entry.is_updated() {
                 content.entry = entry.with_update(true).bits();
                 chosen.push((update.hash, index::Entry::new(update.at(segment))));
             }
         }
-        for (shard, mut into) in self.shards.into_iter().zip(index.each()) {
-            let shard = shard.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let alive = || shard.iter().filter(|seen| seen.entry & TOMBSTONE == 0);
-            let slot = |seen: &Seen| (seen.hash, index::Entry::from_bits(seen.entry & !TOMBSTONE));
+        each(self.shards.len(), &|number| {
+            let shard = std::mem::take(&mut *lock(&self.shards[number]));
+            let alive = || shard.iter().filter(|seen| !seen.is_tombstone);
+            let slot = |seen: &Seen| (seen.hash, index::Entry::from_bits(seen.entry));
             for (_, entry) in alive().map(slot) {
                 usage.add(entry.location());
             }
-            *into = Table::from_ordered(alive().map(slot), alive().count());
-        }
+            *index.shard(number as u64) = Table::from_ordered(alive().map(slot), alive().count());
+        });
         for (hash, update) in chosen {
             usage.add(update.location());
             index.insert(hash, update);
+        }
+    }
+}
+
+/// A panic elsewhere leaves a list.
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Geometry;
+    use super::*;
+
+    fn entry(hash: u64, sequence: u64, role: Role, epoch: u64) -> Entry {
+        Entry { hash, sequence, epoch, unit: sequence as u32, units: 1, role, flags: 0 }
+    }
+
+    /// In whatever order they are read.
+    #[test]
+    fn the_last_one_handed_over_counts() {
+        let (content, tombstone, update) = (Role::Content, Role::Tombstone, Role::Update);
+        let mut records = vec![
+            entry(1, 10, content, 0),
+            entry(1, 30, content, 0),
+            entry(1, 20, tombstone, 0),
+            entry(2, 10, content, 0),
+            entry(2, 20, tombstone, 0),
+            entry(3, 15, content, 0),
+            entry(update_hash(3), 20, update, 15),
+            entry(update_hash(3), 30, update, 15),
+            entry(update_hash(3), 40, update, 35),
+            entry(4, 10, content, 0),
+            entry(4, 10, tombstone, 0),
+            entry(update_hash(4), 12, update, 10),
+        ];
+        for _ in 0..records.len() {
+            records.rotate_left(1);
+            let geometry = Geometry::new(16 << 20).unwrap();
+            let (index, usage) = (Index::new(10), Usage::new(&geometry));
+            let merge = Merge::new(&index);
+            for record in &records {
+                merge.add(0, record);
+            }
+            merge.finish(&index, &usage, |count, work| (0..count).for_each(work));
+            let unit = |hash| index.get(hash).map(|entry| entry.location().unit);
+            assert_eq!((unit(1), unit(2), unit(4)), (Some(30), None, None));
+            assert_eq!((unit(3), unit(update_hash(3))), (Some(15), Some(30)), "40 is another's");
+            assert!(index.get(3).unwrap().is_updated() && !index.get(1).unwrap().is_updated());
+            assert_eq!((index.len(), usage.live(0)), (3, 3));
         }
     }
 }

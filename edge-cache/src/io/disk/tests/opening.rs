@@ -33,7 +33,7 @@ async fn other_key_rules_are_refused_or_begin_anew_as_the_operator_said() {
     let config = config(folder.path());
     filled(&config).await;
     let error = Disks::open(std::slice::from_ref(&config), 2).unwrap_err().to_string();
-    assert!(error.contains("key rules 0000000000000001") && error.contains("rebuild"), "{error}");
+    assert!(error.contains(" 0000000000000001;") && error.contains("rebuild"), "{error}");
     assert_eq!(start_of(&config, 1).await, Start::Copy, "nothing has happened to it");
     let rebuilt = DiskConfig { mismatch: Mismatch::Rebuild, ..config };
     assert_eq!(start_of(&rebuilt, 2).await, Start::Empty(Emptied::KeyRules));
