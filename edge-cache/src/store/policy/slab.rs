@@ -2,7 +2,7 @@
 //! insertion waits for it, and what is not used any more goes back to the allocator.
 
 /// Records of one piece: a power of two.
-const PIECE: usize = 256;
+const PIECE: usize = 1024;
 
 /// Records by number, from 0 up.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_vector(steps in proptest::collection::vec((0_u8..4, 0_u32..2000), 0..3000)) {
+        fn it_is_a_vector(steps in proptest::collection::vec((0_u8..4, 0_u32..4000), 0..6000)) {
             let (mut slab, mut plain) = (Slab::default(), Vec::new());
             for (step, value) in steps {
                 match step {
