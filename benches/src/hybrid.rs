@@ -24,6 +24,8 @@ pub struct Hybrid {
     memory_capacity: u64,
     asked: Vec<Asked>,
     now: Duration,
+    /// Of the last object that was asked for and not there: bytes of the segments that are.
+    partial: u64,
 }
 
 impl Hybrid {
@@ -36,6 +38,7 @@ impl Hybrid {
             memory_capacity: memory,
             asked: Vec::new(),
             now: Duration::ZERO,
+            partial: 0,
         })
     }
 
@@ -70,10 +73,19 @@ impl Hybrid {
     fn is_on_disk(&mut self, item: &Item) -> bool {
         // All are looked for: a hit counts for each.
         let mut whole = true;
-        for (hash, _) in Self::records(item) {
-            whole &= self.disk.get(hash);
+        self.partial = 0;
+        for (hash, length) in Self::records(item) {
+            match self.disk.get(hash) {
+                true => self.partial += length as u64,
+                false => whole = false,
+            }
         }
         whole
+    }
+
+    /// What the origin is spared of a body that was not there: the segments that the disk has.
+    pub const fn partial(&self) -> u64 {
+        self.partial
     }
 
     /// It is stored in memory, or asked for there.

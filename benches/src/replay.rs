@@ -101,13 +101,20 @@ impl Workload {
     pub fn replay_node(&self, node: &mut Hybrid) -> NodeCount {
         let counted_from = self.items.len() / WARM_UP;
         let mut before = Written::default();
-        let count = self.each(|at, item| {
+        let mut partial = 0;
+        let mut count = self.each(|at, item| {
             if at == counted_from {
                 before = node.written();
             }
             node.set_time(self.times[at]);
-            node.request(item)
+            let hit = node.request(item);
+            if !hit && at >= counted_from {
+                partial += node.partial().min(item.bytes);
+            }
+            hit
         });
+        // Segments that are on disk are not fetched: bytes that the origin is spared, of requests that it is not.
+        count.hit_bytes += partial;
         let written = node.written();
         let written =
             Written { new: written.new - before.new, moved: written.moved - before.moved };
