@@ -145,23 +145,23 @@ mod tests {
     #[test]
     fn what_memory_lets_go_comes_back_from_disk_once_it_was_asked_for_twice() {
         let daily = 1 << 20;
-        let mut node = Hybrid::new(Kind::Lru, 100_000, 64 << 20, daily).unwrap();
+        let mut node = Hybrid::new(Kind::Lru, 200_000, 64 << 20, daily).unwrap();
         // The budget for first-timers, half a day's hour, is spent at once.
         (100..110).for_each(|id| {
-            node.request(item(id, 10_000));
+            node.request(item(id, 20_000));
         });
-        node.request(item(1, 10_000));
-        node.request(item(2, 10_000));
-        assert!(node.request(item(2, 10_000)), "in memory, and from now on disk");
+        node.request(item(1, 20_000));
+        node.request(item(2, 20_000));
+        assert!(node.request(item(2, 20_000)), "in memory, and from now on disk");
         node.set_time(3_600_000 / 2);
         (200..220).for_each(|id| {
-            node.request(item(id, 10_000));
+            node.request(item(id, 20_000));
         });
-        assert!(node.request(item(2, 10_000)));
-        assert!(!node.request(item(1, 10_000)));
+        assert!(node.request(item(2, 20_000)));
+        assert!(!node.request(item(1, 20_000)));
         let before = node.written();
         node.restart();
-        assert!(node.request(item(2, 10_000)));
+        assert!(node.request(item(2, 20_000)));
         assert_eq!(node.written(), before);
     }
 
