@@ -7,6 +7,7 @@ usage() {
 usage: scripts/bench.sh dns [--quick] [--no-peers]
        scripts/bench.sh hit [--quick] [--record] [--trace FILE] [--class NAMES] [--policy NAMES] [--size PERCENTS]
        scripts/bench.sh tiers [--quick]
+       scripts/bench.sh replay [--quick] [--no-peers]
 
   dns         geodns beside gdnsd, Knot, NSD, BIND and PowerDNS (Debian's packages, installed when run as root) and a
               bare echo: static, negative, steered answers by source and client subnet, cookies, TCP; a reload every
@@ -15,12 +16,14 @@ usage: scripts/bench.sh dns [--quick] [--no-peers]
               what nobody can beat, on request streams like a CDN's (web, images, video, downloads) or on a log of yours;
               memory over disk; a crawl. The same figures on every machine: the run is held against benches/results
   tiers       edges over parents: what the origin is spared, and what it sees when a parent comes, goes or restarts
+  replay      one trace through edge-cache and through nginx, Varnish, Traffic Server and Squid (Debian's packages,
+              installed when run as root), with the same memory and disk, before the same origin: hit ratios, memory, CPU
 
   --quick     short: dns 2 minutes instead of 20, hit one instead of half an hour (a tenth of the objects, no goals)
   --record    hit: the figures become the committed ones, in benches/results
   --trace, --class, --policy, --size
               hit: a log in place of the streams, or a part of all that; held against nothing committed
-  --no-peers  dns: only geodns and the echo
+  --no-peers  dns: only geodns and the echo; replay: only edge-cache
 
 Prints tables beside their goals, writes JSON and SVG under target/bench/. The last line is `ok` or what is below its
 goal. Exit 0: every goal is met. 1: one is not, or a peer is missing. 2: usage.
@@ -43,12 +46,12 @@ while [[ $# -gt 0 ]]; do
       part=1 options+=("$1" "$2")
       shift
       ;;
-    dns | hit | tiers) [[ -z $mode ]] || { usage >&2; exit 2; }; mode=$1 ;;
+    dns | hit | tiers | replay) [[ -z $mode ]] || { usage >&2; exit 2; }; mode=$1 ;;
     *) printf 'unknown: %s\n' "$1" >&2; usage >&2; exit 2 ;;
   esac
   shift
 done
-[[ $mode == dns || -n $peers ]] || { echo "--no-peers is for dns" >&2; exit 2; }
+[[ $mode == dns || $mode == replay || -n $peers ]] || { echo "--no-peers is for dns and replay" >&2; exit 2; }
 [[ $mode == hit || -z $record$part ]] || { echo "--record, --trace, --class, --policy and --size are for hit" >&2; exit 2; }
 
 cd "$root"
@@ -62,6 +65,13 @@ case $mode in
     # Quick rounds leave the memory of millions out.
     [[ -n $quick ]] || cargo run --release -q -p benches --bin dns_memory
     exec "$target/release/dns" --programs "$target/release" ${options[@]+"${options[@]}"}
+    ;;
+  replay)
+    [[ -z $peers ]] || scripts/peers.sh nginx varnishd:varnish traffic_server:trafficserver squid || exit 1
+    target=${CARGO_TARGET_DIR:-target}
+    cargo build --release -q -p edge-cache
+    cargo build --release -q -p benches --bin http_replay
+    exec "$target/release/http_replay" --programs "$target/release" ${options[@]+"${options[@]}"}
     ;;
   hit)
     results=benches/results

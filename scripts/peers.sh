@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Name servers to compare with, from Debian's packages. See --help.
+# Servers to compare with, from Debian's packages. See --help.
 set -euo pipefail
 
 usage() {

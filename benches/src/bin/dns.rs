@@ -21,9 +21,9 @@ use benches::dns::cases::{Case, sources};
 use benches::dns::goals::{Growth, Measured, Reloads, Round, Row, SAMPLES_A_SECOND, rows};
 use benches::dns::load::{Ask, Load, Seen, pin};
 use benches::dns::peers::{Kind, Place, find};
-use benches::dns::process::{Server, free_port};
 use benches::dns::world::{APEX, World, bench};
-use benches::dns::{echo, hickory, stream, table};
+use benches::dns::{echo, hickory, ready, stream, table};
+use benches::process::{Server, free_port};
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -236,7 +236,7 @@ fn start(
     let program = kind.prepare(world, &Place { dir, address, admin, programs })?;
     let started = Instant::now();
     let mut server = Server::start(kind.name(), core, &program, &dir.join("log"))?;
-    server.wait_ready(started, address, APEX, LOAD_TIME)?;
+    ready::wait(&mut server, started, address, APEX, LOAD_TIME)?;
     Ok(Running { server, address, admin, dir: dir.to_owned() })
 }
 

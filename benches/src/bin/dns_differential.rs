@@ -20,8 +20,9 @@ use benches::compare::known::{KNOWN, Peer, explain};
 use benches::compare::random::{Asked, Kind as Queries};
 use benches::compare::{resolver, worlds};
 use benches::dns::peers::{Kind, Place};
-use benches::dns::process::{Server, free_port};
+use benches::dns::ready;
 use benches::dns::world::World;
+use benches::process::{Server, free_port};
 use clap::{Parser, Subcommand};
 
 /// geodns against other servers: the same random queries to both.
@@ -101,7 +102,7 @@ fn run(
 ) -> anyhow::Result<Running> {
     let started = Instant::now();
     let mut server = Server::start(name, 0, program, &dir.join("log"))?;
-    server.wait_ready(started, address, worlds::APEX, START_TIME)?;
+    ready::wait(&mut server, started, address, worlds::APEX, START_TIME)?;
     Ok(Running { server, address, admin })
 }
 

@@ -1,0 +1,225 @@
+//! HTTP caches side by side: one trace through each of them, with the same memory and disk, before the same origin.
+//!
+//! Prints a table, writes `target/bench/replay.json`. The last line is `ok`, or what is below its goal.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark starts servers, goes by the clock, prints and writes files"
+)]
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use benches::dns::load::pin;
+use benches::http::client::{self, Seen};
+use benches::http::origin::Origin;
+use benches::http::peers::{Budget, Kind, Place, find};
+use benches::http::table::{Predicted, Row, below_goal, table};
+use benches::process::{Server, free_port};
+use benches::trace::{MIXES, Request};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// edge-cache beside nginx, Varnish, Traffic Server and Squid, through real sockets.
+///
+/// Every cache gets the same requests in the same order, one worker and the first core; client and origin have the second.
+/// Every byte is compared with what the origin has. The first quarter warms up. Hit ratios are what the origin was spared.
+/// Exit code 1: something is below its goal.
+#[derive(Debug, Parser)]
+#[command(name = "http_replay")]
+struct Cli {
+    /// A short trace.
+    #[arg(long)]
+    quick: bool,
+    /// Only edge-cache.
+    #[arg(long)]
+    no_peers: bool,
+    /// Requests; default: 400,000, `--quick` 60,000.
+    #[arg(long)]
+    requests: Option<usize>,
+    /// Only these caches, by their names.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Connections at once.
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Where the JSON is written.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+    /// The folder of the built `edge-cache`.
+    #[arg(long, default_value = "target/release")]
+    programs: PathBuf,
+}
+
+/// The first of so many parts of the trace is not counted.
+const WARM_UP: usize = 4;
+const START_TIME: Duration = Duration::from_secs(30);
+
+struct Trial<'a> {
+    requests: &'a [Request],
+    origin: &'a Origin,
+    programs: &'a Path,
+    scratch: &'a Path,
+    connections: usize,
+    core: usize,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let cores = std::thread::available_parallelism()?.get();
+    let (core, load_core) = (0, usize::from(cores > 1));
+    pin(load_core)?;
+    let count = cli.requests.unwrap_or(if cli.quick { 60_000 } else { 400_000 });
+    let requests = MIXES[0].trace(count, count / 4);
+    let sizes: HashMap<u64, u64> =
+        requests.iter().map(|request| (request.id, request.bytes)).collect();
+    let footprint: u64 = sizes.values().sum();
+    let asked: u64 = requests.iter().map(|request| request.bytes).sum();
+    println!(
+        "{count} requests for {} objects of {:.2} GB, {:.2} GB in all",
+        sizes.len(),
+        footprint as f64 / 1e9,
+        asked as f64 / 1e9
+    );
+    let of_footprint =
+        |thousandths: u64| (footprint / 1000 * thousandths).next_multiple_of(1 << 20);
+    let settings = [
+        ("memory 10 %", Budget { memory: of_footprint(100), disk: None }),
+        (
+            "memory 3 % + disk 15 %",
+            Budget { memory: of_footprint(30), disk: Some(of_footprint(150)) },
+        ),
+    ];
+    std::fs::create_dir_all(&cli.out)
+        .with_context(|| format!("cannot make {}", cli.out.display()))?;
+    let scratch = tempfile::tempdir_in(&cli.out)?;
+    let origin = Origin::start()?;
+    let trial = Trial {
+        requests: &requests,
+        origin: &origin,
+        programs: &std::path::absolute(&cli.programs)?,
+        scratch: &std::path::absolute(scratch.path())?,
+        connections: cli.connections,
+        core,
+    };
+    let kinds = kinds(&cli)?;
+    let (mut rows, predicted): (_, Vec<Predicted>) = (Vec::new(), Vec::new());
+    for (setting, budget) in settings {
+        for kind in &kinds {
+            rows.push(trial.run(setting, budget, *kind)?);
+        }
+    }
+    println!("{}", table(&rows, &predicted));
+    let json = serde_json::json!({
+        "requests": count, "objects": sizes.len(), "footprint": footprint, "bytes": asked,
+        "rows": rows, "simulated": predicted,
+    });
+    let file = cli.out.join("replay.json");
+    std::fs::write(&file, format!("{json:#}\n"))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let below = below_goal(&rows, &predicted);
+    below.iter().for_each(|line| println!("{line}"));
+    if below.is_empty() {
+        println!("ok");
+    }
+    Ok(if below.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn kinds(cli: &Cli) -> anyhow::Result<Vec<Kind>> {
+    let wanted = |kind: &Kind| {
+        (cli.only.is_empty() || cli.only.iter().any(|name| name == kind.name()))
+            && (!cli.no_peers || *kind == Kind::EdgeCache)
+    };
+    let kinds: Vec<_> = Kind::ALL.into_iter().filter(wanted).collect();
+    for (program, package) in kinds.iter().filter_map(|kind| kind.needs()) {
+        find(program)
+            .with_context(|| format!("install {package}, or leave peers out by --no-peers"))?;
+    }
+    Ok(kinds)
+}
+
+impl Trial<'_> {
+    fn run(&self, setting: &'static str, budget: Budget, kind: Kind) -> anyhow::Result<Row> {
+        let dir = tempfile::tempdir_in(self.scratch)?;
+        let memory = tempfile::tempdir_in("/dev/shm")?;
+        // Peers that give up root's rights must reach what is theirs below.
+        for folder in [self.scratch, dir.path(), memory.path()] {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+        }
+        let here = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let address = here(free_port()?);
+        let place = Place {
+            dir: dir.path(),
+            memory: memory.path(),
+            address,
+            admin: here(free_port()?),
+            origin: self.origin.address,
+            programs: self.programs,
+        };
+        let program = kind.prepare(budget, &place)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let replay = |requests: &[Request], progress: &ProgressBar| -> Seen {
+            let told = |count| progress.inc(count);
+            let all = client::replay(address, requests, self.connections, told);
+            tokio::task::LocalSet::new().block_on(&runtime, all)
+        };
+        let started = Instant::now();
+        let mut server = Server::start(kind.name(), self.core, &program, &dir.path().join("log"))?;
+        let hidden = ProgressBar::hidden();
+        let probe = [Request { id: 0, bytes: 1 }];
+        server.wait_ready(started, START_TIME, || {
+            std::thread::sleep(Duration::from_millis(20));
+            std::net::TcpStream::connect(address).is_ok() && replay(&probe, &hidden).right == 1
+        })?;
+        let style = ProgressStyle::with_template("{msg:<34} {bar:30} {pos}/{len} {elapsed}")?;
+        let progress = ProgressBar::new(self.requests.len() as u64).with_style(style);
+        progress.set_message(format!("{setting}, {}", kind.name()));
+        let (warm_up, counted) = self.requests.split_at(self.requests.len() / WARM_UP);
+        let warming = replay(warm_up, &progress);
+        let (asked, cpu, written) = (self.origin.asked(), server.cpu(), server.written());
+        let seen = replay(counted, &progress);
+        progress.finish_and_clear();
+        let (asked, cpu) = (self.origin.asked().since(asked), server.cpu().since(cpu));
+        let (requests, bytes) =
+            (counted.len() as f64, counted.iter().map(|request| request.bytes).sum::<u64>() as f64);
+        let spent = cpu.user + cpu.system;
+        Ok(Row {
+            setting,
+            budget,
+            server: kind,
+            object: 1.0 - asked.requests as f64 / requests,
+            byte: 1.0 - asked.bytes as f64 / bytes,
+            origin_bytes: asked.bytes,
+            resident: server.memory(),
+            cpu_per_gigabyte: spent / bytes * 1e9,
+            cpu_per_request: spent / requests * 1e6,
+            first_byte: [seen.quantile(0.5), seen.quantile(0.99)],
+            written_per_byte: (server.written() - written) as f64 / bytes,
+            files: taken(dir.path())? + taken(memory.path())?,
+            wrong: warming.wrong + seen.wrong,
+            first_wrong: warming.first_wrong.or(seen.first_wrong),
+        })
+    }
+}
+
+/// What the files below a folder take.
+fn taken(folder: &Path) -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut sum = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // A cache may remove a file meanwhile.
+        let Ok(kind) = entry.file_type() else { continue };
+        sum += match kind.is_dir() {
+            true => taken(&entry.path()).unwrap_or(0),
+            false => entry.metadata().map_or(0, |metadata| metadata.blocks() * 512),
+        };
+    }
+    Ok(sum)
+}

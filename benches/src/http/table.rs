@@ -1,0 +1,164 @@
+//! The result as a table, and held against the goals.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::peers::{Budget, Kind};
+
+/// Ratios nearer than this are the same.
+pub const TIE: f64 = 0.005;
+
+/// What a cache made of the trace, after its first quarter.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Memory only, or memory and disk.
+    pub setting: &'static str,
+    /// What it may take.
+    pub budget: Budget,
+    /// Which.
+    pub server: Kind,
+    /// Requests that cost the origin none.
+    pub object: f64,
+    /// Bytes that it did not hand over.
+    pub byte: f64,
+    /// Bytes that the origin handed over.
+    pub origin_bytes: u64,
+    /// What all its processes take at the end.
+    pub resident: u64,
+    /// CPU seconds for 10^9 bytes of bodies.
+    pub cpu_per_gigabyte: f64,
+    /// CPU microseconds for a request.
+    pub cpu_per_request: f64,
+    /// Microseconds to the first byte: median and 99th percentile.
+    pub first_byte: [f64; 2],
+    /// Bytes written to disks for a byte requested.
+    pub written_per_byte: f64,
+    /// Bytes that its files take at the end, those on a tmpfs included.
+    pub files: u64,
+    /// Requests answered wrongly.
+    pub wrong: u64,
+    /// The first of them.
+    pub first_wrong: Option<String>,
+}
+
+impl Row {
+    /// Whether its files take more than a tenth beyond what it was given: what it reached that way is held against nobody.
+    pub fn is_over(&self) -> bool {
+        self.files as f64 > 1.1 * self.budget.disk.unwrap_or(self.budget.memory) as f64
+    }
+}
+
+/// What the simulator says of ours.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Predicted {
+    /// For which setting.
+    pub setting: &'static str,
+    /// Object hit ratio.
+    pub object: f64,
+    /// Byte hit ratio.
+    pub byte: f64,
+}
+
+/// All of it, for people.
+pub fn table(rows: &[Row], predicted: &[Predicted]) -> String {
+    let mut out = format!(
+        "{:<12} {:<15} {:>7} {:>7} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n",
+        "",
+        "",
+        "object",
+        "byte",
+        "origin GB",
+        "RSS MiB",
+        "CPU/GB",
+        "CPU/req",
+        "p50",
+        "p99",
+        "written"
+    );
+    let mut last = "";
+    for row in rows {
+        let setting = if row.setting == last { "" } else { row.setting };
+        last = row.setting;
+        let _ = write!(
+            out,
+            "{setting:<12} {:<15} {:>7.4} {:>7.4} {:>10.2} {:>8.0} {:>8.2} {:>8.1} {:>8.0} {:>8.0} {:>8.3}",
+            row.server.name(),
+            row.object,
+            row.byte,
+            row.origin_bytes as f64 / 1e9,
+            row.resident as f64 / f64::from(1 << 20),
+            row.cpu_per_gigabyte,
+            row.cpu_per_request,
+            row.first_byte[0],
+            row.first_byte[1],
+            row.written_per_byte,
+        );
+        if row.is_over() {
+            let _ =
+                write!(out, "  files of {:.2} GB: over what it was given", row.files as f64 / 1e9);
+        }
+        if let Some(first) = &row.first_wrong {
+            let _ = write!(out, "  {} wrong: {first}", row.wrong);
+        }
+        out.push('\n');
+        let simulated = predicted.iter().filter(|p| p.setting == row.setting);
+        for predicted in simulated.filter(|_| row.server == Kind::EdgeCache) {
+            let _ = writeln!(
+                out,
+                "{:<12} {:<15} {:>7.4} {:>7.4}",
+                "", "  simulated", predicted.object, predicted.byte
+            );
+        }
+    }
+    out.push_str(
+        "object, byte: requests and bytes that the origin was spared; CPU/GB: seconds for 10^9 bytes; CPU/req: microseconds; p50, p99:\n\
+         microseconds to the first byte; written: bytes written to disk for a byte requested\n",
+    );
+    out
+}
+
+/// What is below its goal, a line each.
+pub fn below_goal(rows: &[Row], predicted: &[Predicted]) -> Vec<String> {
+    let mut below = Vec::new();
+    for row in rows {
+        if row.wrong > 0 {
+            below.push(format!(
+                "{}, {}: {} answers were wrong",
+                row.setting,
+                row.server.name(),
+                row.wrong
+            ));
+        }
+    }
+    let ours = || rows.iter().filter(|row| row.server == Kind::EdgeCache);
+    for own in ours() {
+        for peer in rows.iter().filter(|row| row.setting == own.setting && row.server != own.server)
+        {
+            for (what, own_ratio, peer_ratio) in
+                [("object", own.object, peer.object), ("byte", own.byte, peer.byte)]
+            {
+                if own_ratio < peer_ratio - TIE {
+                    below.push(format!(
+                        "{}: {what} hit ratio {own_ratio:.4}, that of {} {peer_ratio:.4}",
+                        own.setting,
+                        peer.server.name()
+                    ));
+                }
+            }
+        }
+        for told in predicted.iter().filter(|told| told.setting == own.setting) {
+            for (what, live, simulated) in
+                [("object", own.object, told.object), ("byte", own.byte, told.byte)]
+            {
+                if (live - simulated).abs() > TIE {
+                    below.push(format!(
+                        "{}: {what} hit ratio {live:.4} live, {simulated:.4} simulated",
+                        own.setting
+                    ));
+                }
+            }
+        }
+    }
+    below
+}
