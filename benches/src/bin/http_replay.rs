@@ -9,20 +9,25 @@
 )]
 
 use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use benches::cdn::Class;
 use benches::dns::load::pin;
 use benches::http::client::{self, Seen};
 use benches::http::origin::Origin;
-use benches::http::peers::{Budget, Kind, Place, find};
+use benches::http::peers::{Budget, DAILY_WRITES, Kind, Place, find};
 use benches::http::table::{Predicted, Row, below_goal, table};
 use benches::process::{Server, free_port};
-use benches::trace::{MIXES, Request};
+use benches::trace::Request;
 use clap::Parser;
+use edge_cache::predict::Tally;
+use edge_cache::predict::sim::{DiskSetup, Setup, Sim};
+use edge_cache::store::policy::Kind as Policy;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// edge-cache beside nginx, Varnish, Traffic Server and Squid, through real sockets.
@@ -39,9 +44,12 @@ struct Cli {
     /// Only edge-cache.
     #[arg(long)]
     no_peers: bool,
-    /// Requests; default: 400,000, `--quick` 60,000.
+    /// Objects of the trace; default: 40,000, `--quick` 6,000.
     #[arg(long)]
-    requests: Option<usize>,
+    objects: Option<u64>,
+    /// The class of content.
+    #[arg(long, default_value = "web-us")]
+    class: String,
     /// Only these caches, by their names.
     #[arg(long)]
     only: Vec<String>,
@@ -74,8 +82,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let cores = std::thread::available_parallelism()?.get();
     let (core, load_core) = (0, usize::from(cores > 1));
     pin(load_core)?;
-    let count = cli.requests.unwrap_or(if cli.quick { 60_000 } else { 400_000 });
-    let requests = MIXES[0].trace(count, count / 4);
+    let objects = cli.objects.unwrap_or(if cli.quick { 6_000 } else { 40_000 });
+    let class = Class::named(&cli.class).with_context(|| format!("no class {}", cli.class))?;
+    let requests = class.sample(objects, 0).requests;
+    let count = requests.len();
     let sizes: HashMap<u64, u64> =
         requests.iter().map(|request| (request.id, request.bytes)).collect();
     let footprint: u64 = sizes.values().sum();
@@ -108,10 +118,12 @@ fn main() -> anyhow::Result<ExitCode> {
         core,
     };
     let kinds = kinds(&cli)?;
-    let (mut rows, predicted): (_, Vec<Predicted>) = (Vec::new(), Vec::new());
+    let (mut rows, mut predicted) = (Vec::new(), Vec::new());
     for (setting, budget) in settings {
         for kind in &kinds {
-            rows.push(trial.run(setting, budget, *kind)?);
+            let (row, capacity) = trial.run(setting, budget, *kind)?;
+            rows.push(row);
+            predicted.extend(capacity.map(|capacity| trial.simulate(setting, budget, capacity)));
         }
     }
     println!("{}", table(&rows, &predicted));
@@ -144,7 +156,13 @@ fn kinds(cli: &Cli) -> anyhow::Result<Vec<Kind>> {
 }
 
 impl Trial<'_> {
-    fn run(&self, setting: &'static str, budget: Budget, kind: Kind) -> anyhow::Result<Row> {
+    /// Its row, and of ours what the memory tier had room for in the end.
+    fn run(
+        &self,
+        setting: &'static str,
+        budget: Budget,
+        kind: Kind,
+    ) -> anyhow::Result<(Row, Option<u64>)> {
         let dir = tempfile::tempdir_in(self.scratch)?;
         let memory = tempfile::tempdir_in("/dev/shm")?;
         // Peers that give up root's rights must reach what is theirs below.
@@ -172,7 +190,7 @@ impl Trial<'_> {
         let started = Instant::now();
         let mut server = Server::start(kind.name(), self.core, &program, &dir.path().join("log"))?;
         let hidden = ProgressBar::hidden();
-        let probe = [Request { id: 0, bytes: 1 }];
+        let probe = [Request { at: 0, id: 0, bytes: 1, ttl: 0 }];
         server.wait_ready(started, START_TIME, || {
             std::thread::sleep(Duration::from_millis(20));
             std::net::TcpStream::connect(address).is_ok() && replay(&probe, &hidden).right == 1
@@ -189,7 +207,11 @@ impl Trial<'_> {
         let (requests, bytes) =
             (counted.len() as f64, counted.iter().map(|request| request.bytes).sum::<u64>() as f64);
         let spent = cpu.user + cpu.system;
-        Ok(Row {
+        let capacity = match kind {
+            Kind::EdgeCache => Some(capacity(place.admin)?),
+            _ => None,
+        };
+        let row = Row {
             setting,
             budget,
             server: kind,
@@ -204,8 +226,36 @@ impl Trial<'_> {
             files: taken(dir.path())? + taken(memory.path())?,
             wrong: warming.wrong + seen.wrong,
             first_wrong: warming.first_wrong.or(seen.first_wrong),
-        })
+        };
+        Ok((row, capacity))
     }
+
+    /// What the simulator says of our node with a memory tier of so many bytes.
+    fn simulate(&self, setting: &'static str, budget: Budget, memory: u64) -> Predicted {
+        let disk = budget.disk.map(|size| DiskSetup { size, daily_writes: size * DAILY_WRITES });
+        let mut node = Sim::new(&Setup { policy: Policy::SizeAware, memory, disk, ttl: None });
+        let mut tally = Tally::default();
+        for (at, request) in self.requests.iter().enumerate() {
+            let answer = node.request(request.id, request.bytes, Duration::from_millis(request.at));
+            if at >= self.requests.len() / WARM_UP {
+                tally.count(answer.is_hit(), request.bytes, 1.0);
+            }
+        }
+        let ratios = tally.ratios();
+        let (object, byte) = ratios.map_or((0.0, 0.0), |ratios| (ratios.objects, ratios.bytes));
+        Predicted { setting, object, byte }
+    }
+}
+
+/// What the memory tier of a node has room for.
+fn capacity(admin: SocketAddr) -> anyhow::Result<u64> {
+    let mut stream = std::net::TcpStream::connect(admin)?;
+    stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: a\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (_, body) = text.split_once("\r\n\r\n").context("no answer")?;
+    let status: serde_json::Value = serde_json::from_str(body)?;
+    status["memory"]["capacity"].as_u64().context("no capacity in the status")
 }
 
 /// What the files below a folder take.

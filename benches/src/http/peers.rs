@@ -27,6 +27,9 @@ pub enum Kind {
     SquidGdsf,
 }
 
+/// Our disk may be written so many times over in a day: a trace of days is replayed within minutes.
+pub const DAILY_WRITES: u64 = 1000;
+
 /// What a cache may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Budget {
@@ -137,10 +140,9 @@ fn command(program: &str, arguments: &[&str]) -> anyhow::Result<Vec<String>> {
 fn edge_cache(budget: Budget, place: &Place<'_>) -> anyhow::Result<Vec<String>> {
     let Place { dir, address, admin, origin, .. } = place;
     let disk = budget.disk.map_or_else(String::new, |size| {
-        // The budget is for a machine's life; a trace of a day is replayed here within minutes.
         format!(
             "disk = {{ path = \"disk\", size = \"{size}B\", daily_writes = \"{}B\" }}\n",
-            size * 1000
+            size * DAILY_WRITES
         )
     });
     let text = format!(
