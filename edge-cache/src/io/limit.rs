@@ -127,7 +127,8 @@ async fn watch(node: std::sync::Weak<Node>, statm: File) {
             fills: node.fills.held(),
             index: node.under.as_ref().map_or(0, |under| under.disks().index_bytes()),
         };
-        let verdict = budget.get_or_insert_with(|| Budget::new(limit.memory)).step(taken);
+        let begin = || Budget::new(attainable(limit.memory, resident));
+        let verdict = budget.get_or_insert_with(begin).step(taken);
         limit.keep_to(verdict);
         // In steps, between which others have their turn.
         for _ in 0..STEPS {
@@ -148,6 +149,20 @@ async fn watch(node: std::sync::Weak<Node>, statm: File) {
         }
         refuses = refused || refuses && resident > limit.memory;
     }
+}
+
+/// What the process is kept to, where it takes so much before it does anything.
+fn attainable(memory: u64, idle: u64) -> u64 {
+    let attainable = budget::attainable(memory, idle);
+    if attainable > memory {
+        tracing::warn!(
+            memory,
+            idle,
+            attainable,
+            "`memory` is hardly more than the process takes by itself: it is kept to what can be had"
+        );
+    }
+    attainable
 }
 
 /// The second number of `/proc/self/statm`, in bytes.

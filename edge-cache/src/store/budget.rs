@@ -63,6 +63,12 @@ pub struct Budget {
     full: bool,
 }
 
+/// What a process is kept to that takes `idle` bytes before it does anything: `memory`, unless that leaves less than a
+/// quarter of it. A setting that is too small makes a small cache, not one that refuses everybody.
+pub fn attainable(memory: u64, idle: u64) -> u64 {
+    memory.max(idle.saturating_add(memory / 4))
+}
+
 /// What a response that waits for its client may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -178,6 +184,19 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_limit_below_what_the_process_takes_by_itself_still_leaves_something() {
+        assert_eq!(attainable(256 * MIB, 40 * MIB), 256 * MIB);
+        assert_eq!(attainable(16 * MIB, 40 * MIB), 44 * MIB);
+        let limit = attainable(16 * MIB, 40 * MIB);
+        let mut budget = Budget::new(limit);
+        for _ in 0..100 {
+            let resident = 41 * MIB;
+            let verdict = budget.step(Taken { resident, stored: MIB, ..Taken::default() });
+            assert!(!verdict.is_full && verdict.capacity >= limit / 16, "{verdict:?}");
+        }
+    }
 
     /// A process: what it takes besides the tier, which is always full, and an allocator that gives back with a delay.
     struct Process {

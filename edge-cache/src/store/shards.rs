@@ -282,6 +282,8 @@ mod tests {
         }
         let lengths: Vec<_> = shards.shards.iter().map(|shard| shard.lock().len()).collect();
         assert!(lengths.iter().all(|length| (6..=10).contains(length)), "{lengths:?}");
+        // Asked for, it is not what makes room for its own successor.
+        assert_eq!(shards.get(&place(999)), Some(0));
         assert_eq!(shards.insert(place(999), 1, 500, &mut gone), Put::Replaced(0));
         assert_eq!(shards.remove(&place(999)), Some(1));
         // One more made room for it, for the one that it replaced was still there.

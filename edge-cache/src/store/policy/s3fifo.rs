@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// The ghosts here are told apart by fingerprints and forgotten a little sooner or later, so a few requests differ.
+    /// The ghosts here are told apart by fingerprints, and fewer are remembered: a few requests in a hundred differ.
     #[test]
     fn s3_fifo_is_that_of_the_paper() {
         const CAPACITY: u64 = 4000;
@@ -204,7 +204,7 @@ mod tests {
             hits[0] += usize::from(hit);
             hits[1] += usize::from(want);
         }
-        assert!(same > 29_500, "{same} {hits:?}");
+        assert!(same > 29_200, "{same} {hits:?}");
         assert!(hits[0].abs_diff(hits[1]) < 100, "{hits:?}");
         assert!((10_000..25_000).contains(&hits[0]), "{hits:?}");
     }
