@@ -428,11 +428,6 @@ impl<H, P, E: Clone> Reader<H, P, E> {
 }
 
 impl<H, P, E> Reader<H, P, E> {
-    /// Whether nothing more comes, well or not.
-    pub fn is_over(&self) -> bool {
-        self.fill.lock().end.is_some()
-    }
-
     /// Reading goes on at this offset. Bytes before it are not waited for, nor held.
     pub fn seek(&self, offset: u64) {
         let mut state = self.fill.lock();

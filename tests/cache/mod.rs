@@ -15,7 +15,6 @@ mod fuzz;
 mod hostile;
 mod http2_origins;
 mod interim;
-mod memory;
 mod pitfalls;
 mod purge;
 mod ranges;

@@ -12,7 +12,6 @@ use super::telemetry::Exchange;
 use super::upstream_body::{BodyError, UpstreamBody};
 use crate::fill::Cut;
 use crate::semantics::range::{ByteRange, Multipart};
-use crate::store::budget::Share;
 
 /// Where the bytes come from.
 enum Source {
@@ -33,13 +32,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn poll_next(
-        &mut self,
-        cx: &Context<'_>,
-        share: Share,
-    ) -> Poll<Option<Result<Bytes, SendError>>> {
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
         if self.within {
-            match self.pull.poll_next(cx, share) {
+            match self.pull.poll_next(cx) {
                 Poll::Ready(None) if self.pull.left() == Some(0) => self.within = false,
                 Poll::Ready(None) => {
                     let missing = self.pull.left().unwrap_or(0);
@@ -159,16 +154,15 @@ impl ResponseBody {
     fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
-        share: Share,
     ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
         let data = match &mut self.source {
             Source::Empty => None,
             Source::Once(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
             Source::Pull(pull) => {
-                return pull.poll_next(cx, share).map_ok(Frame::data);
+                return pull.poll_next(cx).map_ok(Frame::data);
             }
             Source::Parts(parts) => {
-                return parts.poll_next(cx, share).map_ok(Frame::data);
+                return parts.poll_next(cx).map_ok(Frame::data);
             }
             Source::Upstream(body) => {
                 return Pin::new(body.as_mut())
@@ -177,15 +171,6 @@ impl ResponseBody {
             }
         };
         Poll::Ready(data.map(|data| Ok(Frame::data(data))))
-    }
-
-    /// The client takes nothing for now.
-    pub fn rest(&mut self) {
-        match &mut self.source {
-            Source::Pull(pull) => pull.rest(),
-            Source::Parts(parts) => parts.pull.rest(),
-            Source::Empty | Source::Once(_) | Source::Upstream(_) => {}
-        }
     }
 
     fn finish(&mut self, whole: bool) {
@@ -214,14 +199,7 @@ impl Body for ResponseBody {
             this.finish(true);
             return Poll::Ready(None);
         }
-        let share = this.exchange.as_ref().map_or(Share::Stored, |exchange| exchange.share());
-        if let (Share::Copy(most), Some(exchange)) = (share, &this.exchange)
-            && exchange.backlog().poll_room(cx, most).is_pending()
-        {
-            this.rest();
-            return Poll::Pending;
-        }
-        let frame = match this.poll_source(cx, share) {
+        let frame = match this.poll_source(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
@@ -254,7 +232,6 @@ impl Body for ResponseBody {
                     }
                     if let Some(exchange) = &mut this.exchange {
                         exchange.add_sent(data.len() as u64);
-                        exchange.is_handed(data.len());
                         exchange.is_passed |= matches!(this.source, Source::Upstream(_));
                     }
                     if this.remaining == Some(0) {

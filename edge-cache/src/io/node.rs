@@ -22,7 +22,6 @@ use super::connect::Transport;
 use super::encoder::Encoder;
 use super::fill_task::Fills;
 use super::health;
-use super::limit::Limit;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
 use super::predict::Predicting;
 use super::purge_log::{self, PurgeLog};
@@ -65,8 +64,6 @@ pub struct Node {
     pub ledger: Mutex<Ledger>,
     /// Where they are kept over restarts; none where there is no folder for it.
     pub purge_log: Option<PurgeLog>,
-    /// What the process may take.
-    pub limit: Limit,
     /// What makes encodings of it.
     pub encoder: Encoder,
     /// Metrics.
@@ -264,7 +261,6 @@ impl Node {
             started: plan,
             store,
             under: under.clone(),
-            limit: Limit::new(memory, layout.size()),
             encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
             positions,
@@ -332,7 +328,8 @@ impl Node {
         self.telemetry.reload_ok.set(0.0);
     }
 
-    /// Takes the node out of service, or back: it goes on to serve, but its health path says that it wants no clients.
+    /// Takes the node out of service, or back: it goes on to serve, but says on its health path that it should not
+    /// be sent clients.
     pub fn set_drained(&self, drained: bool) {
         self.drained.store(drained, Ordering::Relaxed);
     }
@@ -368,7 +365,7 @@ impl Node {
     /// The text of the metrics.
     pub fn metrics(&self) -> String {
         let telemetry = &self.telemetry;
-        telemetry.collect(self.store.memory().stats(), &self.limit, self.is_draining());
+        telemetry.collect(self.store.memory().stats(), self.is_draining());
         self.under.iter().for_each(|under| under.collect(&telemetry.registry));
         let snapshot = self.snapshot.load();
         for (name, origin) in &snapshot.origins {

@@ -17,7 +17,6 @@ use super::pool::FetchError;
 use super::spill::{Use, from_version};
 use crate::fill::{Answer, Cut};
 use crate::semantics::range::ByteRange;
-use crate::store::budget::Share;
 use crate::store::{Content, Object, Version};
 
 /// A place in a body, and where its bytes are found.
@@ -188,7 +187,18 @@ impl Pull {
         self.at = range.start;
         self.end = Some(range.end.saturating_add(1));
         match &mut self.place {
-            Place::Pieces { pieces, piece, skip } => (*piece, *skip) = pieces.find(range.start),
+            Place::Pieces { pieces, piece, skip } => {
+                let mut rest = range.start;
+                *piece = 0;
+                while let Some(bytes) = pieces.get(*piece)
+                    && rest >= bytes.len() as u64
+                {
+                    rest -= bytes.len() as u64;
+                    *piece += 1;
+                }
+                // Less than a piece, which is in memory.
+                *skip = usize::try_from(rest).unwrap_or(0);
+            }
             Place::Segments(segments) => {
                 if let Some((reader, _)) = &segments.reader {
                     reader.seek(range.start);
@@ -211,16 +221,8 @@ impl Pull {
         }
     }
 
-    /// The client takes nothing now: what can be had again is let go.
-    pub fn rest(&mut self) {
-        if let Place::Segments(segments) = &mut self.place {
-            segments.rest();
-        }
-    }
-
-    /// The next bytes. `None`: all have come, or the fetch has ended well. With a share that is a copy, they hold nothing
-    /// of what is stored.
-    pub fn poll_next(&mut self, cx: &Context<'_>, share: Share) -> Polled {
+    /// The next bytes. `None`: all have come, or the fetch has ended well.
+    pub fn poll_next(&mut self, cx: &Context<'_>) -> Polled {
         if self.left() == Some(0) {
             return Poll::Ready(None);
         }
@@ -230,53 +232,19 @@ impl Pull {
                 Ok(bytes.slice(std::mem::take(skip).min(bytes.len())..))
             })),
             Place::Fill(reader) => reader.poll_data(cx).map_err(SendError::from),
-            Place::Segments(segments) => segments.poll_next(self.at, self.end, cx, share),
+            Place::Segments(segments) => segments.poll_next(self.at, self.end, cx),
         };
         polled.map_ok(|mut data| {
             if let Some(left) = self.left() {
                 data.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(data.len()));
             }
-            if let Share::Copy(most) = share {
-                let whole = data.len();
-                data = Bytes::copy_from_slice(data.get(..most).unwrap_or(&data));
-                self.at += data.len() as u64;
-                if data.len() < whole {
-                    self.go_back();
-                }
-                return data;
-            }
             self.at += data.len() as u64;
             data
         })
     }
-
-    /// The place that the bytes come from is further than they have been taken.
-    fn go_back(&mut self) {
-        let at = self.at;
-        match &mut self.place {
-            Place::Pieces { pieces, piece, skip } => (*piece, *skip) = pieces.find(at),
-            Place::Segments(Segments { reader: Some((reader, _)), .. }) | Place::Fill(reader) => {
-                reader.seek(at);
-            }
-            Place::Segments(_) => {}
-        }
-    }
 }
 
 impl Pieces {
-    /// The piece that holds a byte, and how many are before it there.
-    fn find(&self, offset: u64) -> (usize, usize) {
-        let (mut piece, mut rest) = (0, offset);
-        while let Some(bytes) = self.get(piece)
-            && rest >= bytes.len() as u64
-        {
-            rest -= bytes.len() as u64;
-            piece += 1;
-        }
-        // Less than a piece, which is in memory.
-        (piece, usize::try_from(rest).unwrap_or(0))
-    }
-
     fn get(&self, at: usize) -> Option<&Bytes> {
         match self {
             Self::Whole(body) => (at == 0 && !body.is_empty()).then_some(body),
@@ -301,15 +269,7 @@ impl Segments {
         }
     }
 
-    /// Lets go of a fetch that holds bytes which the store has, too, or which can be fetched again.
-    fn rest(&mut self) {
-        let again = self.refetch.is_some();
-        self.reader.take_if(|(reader, brings)| {
-            again && (matches!(brings, Brings::Part(_)) || reader.is_over())
-        });
-    }
-
-    fn poll_next(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>, share: Share) -> Polled {
+    fn poll_next(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>) -> Polled {
         loop {
             if let Some((reader, brings)) = &self.reader {
                 match (reader.poll_data(cx), brings) {
@@ -343,8 +303,6 @@ impl Segments {
                 }
                 return Poll::Ready(Some(Ok(data)));
             }
-            // Who holds little asks for no more than what is next.
-            let end = if share == Share::Stored { end } else { end.map(|end| end.min(at + 1)) };
             match ready!(self.poll_asked(at, end, cx)) {
                 Ok(Asked::Stored) => {}
                 Ok(Asked::Coming(reader, part, _)) => {
@@ -394,8 +352,7 @@ impl Segments {
         cx: &Context<'_>,
     ) -> Poll<Result<Ready, NotReady>> {
         let layout = self.used.node().store.layout();
-        let ahead = if self.used.node().reads_ahead() { PROMISED } else { 1 };
-        let promised = at.saturating_add(ahead).min(end.unwrap_or(u64::MAX));
+        let promised = at.saturating_add(PROMISED).min(end.unwrap_or(u64::MAX));
         let last = layout.index(promised.saturating_sub(1).max(at));
         loop {
             let first = self.promised.max(layout.index(at));
@@ -424,7 +381,6 @@ impl Segments {
             };
             self.promised = missing;
             let missing_at = layout.start(missing).max(at);
-            let end = if ahead == PROMISED { end } else { end.map(|end| end.min(missing_at + 1)) };
             match ready!(self.poll_asked(missing_at, end, cx))? {
                 // Unless it has gone again.
                 Asked::Stored => {}
