@@ -288,13 +288,9 @@ async fn versions_do_not_mix() {
     // is sent.
     let three = request(edge.http, "GET", "/a", &range(3 * S, 6 * S)).await;
     assert_eq!(three.field("etag").unwrap(), "\"v3\"");
-    let bad = three.body.iter().position(|byte| *byte != 3);
-    assert!(
-        three.whole && three.body == vec![3; 3 * S + 1],
-        "{} {} {bad:?}",
-        three.whole,
-        three.body.len()
-    );
+    // The part, or all of it where nothing stored was left to begin with: never a byte of another version.
+    assert!(three.whole && [3 * S + 1, 8 * S + 3].contains(&three.body.len()), "{}", three.head);
+    assert!(three.body.iter().all(|byte| *byte == 3));
     let more = request(edge.http, "GET", "/a", &range(0, 2 * S)).await;
     assert!(more.whole && more.body == vec![3; 2 * S + 1]);
     version.store(4, Ordering::SeqCst);
@@ -503,7 +499,7 @@ async fn a_parent_keeps_the_segments_that_its_edges_ask_for() {
         }
     }
     assert_eq!(ranges(&origin), ["bytes=2359296-2621439", "bytes=5242880-5505023"]);
-    assert_eq!(parent.node.store.memory().stats().segments, 2);
+    parent.until("both are stored", |node| node.store.memory().stats().segments == 2).await;
     let whole = get(edges[0].http, "/a").await;
     assert!(whole.whole && whole.body == body);
     assert!(!ranges(&origin).contains(&"whole".to_owned()));
