@@ -4,7 +4,7 @@
 //!
 //! The block is also the form that lies on disk, see [`crate::store::record`]: for each field its name, the length of its
 //! value doubled (plus one for a sensitive one, which HTTP/2 must not index), its value. A name is a number in
-//! [`NAMES`], or 0, a length and the lower-case text. Numbers are of 7 bits a byte, the lowest first.
+//! `NAMES`, or 0, a length and the lower-case text. Numbers are of 7 bits a byte, the lowest first.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -2,7 +2,7 @@
 //! libc has for files, and before nothing else: memory maps and programs that ask the kernel themselves it does not see.
 //!
 //! `FAULTY_FILES` has a `PART=CONTROL` for each disk, separated by `:`. Files whose path contains PART are that disk's;
-//! CONTROL is a file of [`Control`], mapped, so that what the test writes there holds from the next call on.
+//! CONTROL is a file of `Control`, mapped, so that what the test writes there holds from the next call on.
 #![expect(unsafe_code, reason = "the library's functions are called in the place of libc's")]
 #![expect(clippy::disallowed_methods, reason = "a part of the tests' harness")]
 

@@ -1,4 +1,4 @@
-//! The disk tier's decisions, without a disk: what bytes mean ([`format`]), what lies where ([`index`]), where the next
+//! The disk tier's decisions, without a disk: what bytes mean ([`mod@format`]), what lies where ([`index`]), where the next
 //! record goes ([`log`]), which records are worth writing ([`admission`]) or moving on when their segment is needed again
 //! ([`reclaim`]), what a crash has left ([`recovery`]). `io::disk` does what is decided here; [`model`] does it
 //! without bytes, for simulations and predictions.
