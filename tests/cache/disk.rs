@@ -252,21 +252,17 @@ fn get_tiers(node: &Node, path: &str) -> Vec<String> {
 /// RFC 9111 §4.4: what was purged, invalidated or replaced before a restart stays away after it.
 #[test]
 fn rfc9111_4_4_what_is_gone_stays_gone_over_a_restart() {
-    type Change = fn(&Node, &Path);
+    type Change = fn(&Node);
     let changes: [(&str, Change); 3] = [
-        ("a purge", |e1, _| {
+        ("a purge", |e1| {
             let order = format!("{{\"urls\": [\"http://{HOST}/a\"]}}");
             assert_eq!(e1.admin_request("POST", "/v1/purge", &order).status, 200);
         }),
-        ("an unsafe method", |e1, dir| {
-            let log = || std::fs::metadata(dir.join("purges.log")).unwrap().len();
-            let before = log();
+        ("an unsafe method", |e1| {
             let reply = Request::new("POST", HOST, "/a").body("x").send(e1.http());
             assert_eq!(reply.status, 200);
-            // Whoever sent it does not wait for that: it is within a second.
-            wait::until("it to be written down", || (log() > before).then_some(()));
         }),
-        ("a newer response", |e1, _| {
+        ("a newer response", |e1| {
             let soft = format!("{{\"urls\": [\"http://{HOST}/a\"], \"soft\": true}}");
             assert_eq!(e1.admin_request("POST", "/v1/purge", &soft).status, 200);
             wait::until("the new one", || (get(e1, "/a", &[]).text() == "new").then_some(()));
@@ -280,7 +276,7 @@ fn rfc9111_4_4_what_is_gone_stays_gone_over_a_restart() {
             let mut fleet = edge(&origin, dir.path(), "64MiB", "64MiB");
             settle(fleet.node("e1"), "/a", &[], 1);
             origin.route("/a", Script::ok("new").cache_control("max-age=600"));
-            change(fleet.node("e1"), dir.path());
+            change(fleet.node("e1"));
             again(&mut fleet, clean);
             for _ in 0..2 {
                 assert_eq!(get(fleet.node("e1"), "/a", &[]).text(), "new", "{what}, {clean}");

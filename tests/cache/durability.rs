@@ -1,6 +1,7 @@
 //! What outlasts the end of a node's process, however it ends, and disks that fail: purges.
 
 mod broken;
+mod invalidated;
 mod kills;
 mod world;
 

@@ -6,7 +6,7 @@
 //! * [`serve`]: the life of a request, whose content is a [`request_body`]; [`rules`]: what its route asks of it before the
 //!   cache; [`respond`] makes responses, [`body`] is what they are made of; [`explain`] tells what would be done, without
 //!   doing it. [`purge`] takes purges, also those that come as requests, and
-//!   [`purge_log`] keeps them over restarts; `select` puts one language or query for another
+//!   [`purge_log`] keeps them over restarts, what it cannot keep in time puts the disks in [`doubt`]; `select` puts one language or query for another
 //!   that is the same to what is stored; `join` waits for a fetch, `pass` is for what the store has no part in, `tunnel`
 //!   for what becomes another protocol.
 //! * [`fill_task`]: the task that owns a fetch into the store, among those of [`fills`]; [`part`] what is asked for in
@@ -28,6 +28,7 @@ pub mod body;
 pub mod bring;
 pub mod connect;
 pub mod disk;
+pub mod doubt;
 pub mod encoder;
 pub mod explain;
 pub mod fenced;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::connect::Transport;
+use super::doubt::Doubt;
 use super::encoder::Encoder;
 use super::fill_task::Fills;
 use super::health;
@@ -43,8 +44,6 @@ use crate::store::Store;
 
 /// Connections to one parent at once.
 const PARENT_CONNECTIONS: usize = 512;
-/// How long an ending node waits for its last purges to be durable.
-const LAST_PURGES: Duration = Duration::from_secs(2);
 
 /// A node: what lives as long as the process.
 pub struct Node {
@@ -64,6 +63,8 @@ pub struct Node {
     pub ledger: Mutex<Ledger>,
     /// Where they are kept over restarts; none where there is no folder for it.
     pub purge_log: Option<PurgeLog>,
+    /// Whether some are not.
+    pub doubt: Doubt,
     /// What makes encodings of it.
     pub encoder: Encoder,
     /// Metrics.
@@ -266,6 +267,7 @@ impl Node {
             positions,
             ledger: Mutex::new(ledger),
             purge_log,
+            doubt: Doubt::default(),
             no_site: telemetry.site(""),
             telemetry,
             predicting,
@@ -337,19 +339,6 @@ impl Node {
     /// The node is about to end.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
-    }
-
-    /// Makes durable what nobody has waited for, at the end.
-    pub async fn settle(&self) {
-        if let Some(under) = &self.under {
-            under.close().await;
-        }
-        let Some(log) = &self.purge_log else { return };
-        match tokio::time::timeout(LAST_PURGES, log.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "not all purges are written down"),
-            Err(_) => tracing::error!("not all purges are written down: the disk takes too long"),
-        }
     }
 
     /// Becomes true when the node is about to end.

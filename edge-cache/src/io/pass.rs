@@ -95,7 +95,7 @@ impl Context<'_> {
             }
         };
         if invalidates(&self.request.method, fetched.response.status()) {
-            self.invalidate(key.as_ref(), fetched.response.headers());
+            self.invalidate(key.as_ref(), fetched.response.headers()).await;
         } else if let (Some(key), Some(policy)) = (&key, policy)
             && reason == Reason::KnownUncacheable
             && self.is_storable(policy, &fetched)
@@ -128,7 +128,7 @@ impl Context<'_> {
     /// What an unsafe method has changed is answered neither from the store nor from a fetch that began before (RFC 9111 §4.4):
     /// the target with all its keys and variants, other targets of the same origin that the response names, and the groups
     /// (RFC 9875 §3).
-    fn invalidate(&self, key: Option<&CacheKey>, response: &HeaderMap) {
+    async fn invalidate(&self, key: Option<&CacheKey>, response: &HeaderMap) {
         let mut targets: Vec<Target> =
             key.iter().map(|key| Target::Url(key.url().into())).collect();
         for target in also_invalidated(self.scheme, &self.authority, &self.path, response) {
@@ -156,7 +156,7 @@ impl Context<'_> {
         for name in tags::invalidated_groups(response) {
             targets.push(Target::Group { origin: origin.as_str().into(), name: name.into() });
         }
-        invalidate(self.node(), &targets);
+        invalidate(self.node(), &targets).await;
     }
 
     /// Whether a response that was not stored, because one before it could not be, could have been.

@@ -5,7 +5,7 @@
 //! the page), and obeyed from the networks of `purge_from` only. With `Purge-Soft: 1` it is a soft one. It purges this node;
 //! by the fences that also holds against the parents for what this node asks them.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -169,13 +169,15 @@ fn order(node: &Node, targets: &[Target], kind: Kind, wanted: Option<Position>) 
     (record, true)
 }
 
-/// What an unsafe method has made invalid (RFC 9111 §4.4) is purged at the next position.
-pub(super) fn invalidate(node: &Node, targets: &[Target]) {
+/// What an unsafe method has made invalid (RFC 9111 §4.4) is purged at the next position. When this returns, it stays so,
+/// however the node ends.
+pub(super) async fn invalidate(node: &Arc<Node>, targets: &[Target]) {
     if !targets.is_empty() {
         let position = node.positions.next(clock::now());
         put_in_force(node, targets, Kind::Hard, position, "invalidated");
         if let Some(log) = &node.purge_log {
-            log.add(targets, Kind::Hard, position, None);
+            let entry = log.add(targets, Kind::Hard, position, None);
+            super::doubt::settled(node, log, entry).await;
         }
     }
 }

@@ -133,6 +133,11 @@ const PURGES_NOT_KEPT: Family = Family {
     help: "Purges that were in force and not acknowledged, because they could not be written down to outlast a restart.",
     labels: &[],
 };
+const INVALIDATIONS_NOT_KEPT: Family = Family {
+    name: "edge_cache_invalidations_not_kept_total",
+    help: "Unsafe methods whose invalidations were in force and not yet written down when their responses were passed on: the disks are in doubt until they are.",
+    labels: &[],
+};
 const COLLAPSED: Family = Family {
     name: "edge_cache_collapsed_total",
     help: "Requests that were answered from a fetch which another one began.",
@@ -177,6 +182,8 @@ pub struct Telemetry {
     pub purge_seconds: Histogram,
     /// Purges that could not be made durable.
     pub purges_not_kept: Counter,
+    /// Invalidations that could not be made durable in time.
+    pub invalidations_not_kept: Counter,
     /// Connections beyond the limit.
     pub refused: Counter,
     /// Lines that were dropped.
@@ -234,6 +241,7 @@ impl Default for Telemetry {
             collapsed: registry.counter(&COLLAPSED, &[]),
             purge_seconds: registry.histogram(&PURGE_SECONDS, &[]),
             purges_not_kept: registry.counter(&PURGES_NOT_KEPT, &[]),
+            invalidations_not_kept: registry.counter(&INVALIDATIONS_NOT_KEPT, &[]),
             refused: registry.counter(&REFUSED, &[]),
             log_dropped: registry.counter(&LOG_DROPPED, &[]),
             reload_ok: registry.gauge(&RELOAD, &[]),

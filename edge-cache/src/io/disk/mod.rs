@@ -38,7 +38,8 @@ pub(crate) use open::FILE;
 pub use open::{DiskConfig, Emptied, OpenError, Opened};
 pub use stats::{Start, State, Stats};
 
-use crate::store::disk::{Kind, choose, format};
+use crate::store::disk::format::{self, Void};
+use crate::store::disk::{Kind, choose};
 use crate::store::object::ObjectKey;
 use engine::{Engine, lock};
 use read::Outcome;
@@ -105,7 +106,7 @@ impl Disks {
             };
             let (was_clean, before) = (opened.superblock.is_clean, opened.superblock.run);
             let superblock =
-                format::Superblock { run, is_clean: false, is_void: false, ..opened.superblock };
+                format::Superblock { run, is_clean: false, void: None, ..opened.superblock };
             if let Err(error) = open::write_superblock(&*opened.device, &superblock) {
                 started.stop();
                 return Err(failed(error));
@@ -245,6 +246,22 @@ impl Disks {
             };
         }
         done
+    }
+
+    /// Notes on each of them that what it holds must not outlast this run, or that it may. Waits for the disks. False: not
+    /// all of them could be told.
+    pub fn doubt(&self, in_doubt: bool) -> bool {
+        let is_failed = |engine: &Engine| matches!(engine.state(), State::Isolated | State::Closed);
+        let healthy = self.engines.iter().filter(|engine| !is_failed(engine));
+        let told = healthy.map(|engine| {
+            engine.change_superblock(|superblock| {
+                superblock.void = match superblock.void {
+                    Some(Void::Failed) => Some(Void::Failed),
+                    _ => in_doubt.then_some(Void::Doubt),
+                };
+            })
+        });
+        told.fold(true, |all, told| all & told.is_ok())
     }
 
     /// What each of them holds and has done.

@@ -13,7 +13,7 @@ use shared::config::Mismatch;
 
 use super::device::{Device, FileDevice};
 use crate::store::disk::Geometry;
-use crate::store::disk::format::{Found, SUPERBLOCK, Superblock, VERSION};
+use crate::store::disk::format::{Found, SUPERBLOCK, Superblock, VERSION, Void};
 use crate::store::disk::geometry::{MIN_SIZE, SUPERBLOCKS};
 
 /// The file in the folder that a disk's configuration names.
@@ -112,6 +112,8 @@ pub enum Emptied {
     Damaged,
     /// It had failed, and been left alone.
     Failed,
+    /// Purges were in force that could not be written down before the node ended.
+    Doubt,
     /// It has another format.
     Version,
     /// It was written with other key rules.
@@ -252,7 +254,10 @@ pub(super) fn judge(
             }
             Some(Emptied::KeyRules)
         }
-        (Some(known), _) if known.is_void => Some(Emptied::Failed),
+        (Some(Superblock { void: Some(why), .. }), _) => Some(match why {
+            Void::Failed => Emptied::Failed,
+            Void::Doubt => Emptied::Doubt,
+        }),
         (Some(known), _) => (known.geometry() != Some(geometry)).then_some(Emptied::Size),
         (None, Some(found)) => {
             if mismatch == Mismatch::Refuse {
@@ -275,7 +280,7 @@ pub(super) fn fresh(geometry: Geometry, key_rules: u64, run: u64) -> Superblock 
     let uuid = u128::from(random()) << 64 | u128::from(random());
     let (size, segment) = (geometry.size, geometry.segment);
     let salt = random();
-    Superblock { uuid, salt, run, key_rules, size, segment, is_clean: false, is_void: false }
+    Superblock { uuid, salt, run, key_rules, size, segment, is_clean: false, void: None }
 }
 
 /// Writes both copies; when it returns they are on the disk.

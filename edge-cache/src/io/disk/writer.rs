@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::queue::{Op, Queued};
 use super::reclaimer::Reclaim;
 use super::stats::State;
-use crate::store::disk::format::{self, Role};
+use crate::store::disk::format::{self, Role, Void};
 use crate::store::disk::geometry::UNIT;
 use crate::store::disk::index::{Entry, Location};
 use crate::store::disk::log::{Draft, Log, REPLACES, Refused, Sealed, Stream};
@@ -105,7 +105,9 @@ impl Writer {
             }
             if self.engine.state() == State::Isolated {
                 // It may have failed only in part: what it holds is not to be believed later.
-                let _ = self.engine.change_superblock(|superblock| superblock.is_void = true);
+                let _ = self
+                    .engine
+                    .change_superblock(|superblock| superblock.void = Some(Void::Failed));
                 return;
             }
             if self.resume.is_some_and(|resume| resume <= Instant::now()) {

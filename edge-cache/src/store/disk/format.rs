@@ -103,8 +103,17 @@ pub struct Superblock {
     pub segment: u32,
     /// Whether the index's copy tells what the segments hold: it was stopped cleanly.
     pub is_clean: bool,
-    /// Whether what the segments hold is not to be used: the disk had failed, and what was removed then may be there still.
-    pub is_void: bool,
+    /// Whether what the segments hold is not to be used.
+    pub void: Option<Void>,
+}
+
+/// Why what a disk holds is not to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Void {
+    /// It had failed, and what was removed then may be there still.
+    Failed = 1,
+    /// Purges were in force that were not written down.
+    Doubt = 2,
 }
 
 /// What was found where a superblock should be.
@@ -130,8 +139,10 @@ impl Superblock {
     pub fn encode(&self) -> Vec<u8> {
         let put = Put::default().bytes(&MAGIC).u32(VERSION).u32(self.segment).u128(self.uuid);
         let put = put.u64(self.salt).u64(self.run).u64(self.key_rules).u64(self.size);
-        let mut bytes =
-            put.u8(u8::from(self.is_clean)).u8(u8::from(self.is_void)).zeros_to(SUPERBLOCK - 8);
+        let mut bytes = put
+            .u8(u8::from(self.is_clean))
+            .u8(self.void.map_or(0, |void| void as u8))
+            .zeros_to(SUPERBLOCK - 8);
         let check = xxh3_64(&bytes);
         bytes.extend_from_slice(&check.to_le_bytes());
         bytes
@@ -167,7 +178,11 @@ impl Superblock {
             key_rules: take.u64()?,
             size: take.u64()?,
             is_clean: take.u8()? == 1,
-            is_void: take.u8()? == 1,
+            void: match take.u8()? {
+                0 => None,
+                2 => Some(Void::Doubt),
+                _ => Some(Void::Failed),
+            },
         }))
     }
 }
