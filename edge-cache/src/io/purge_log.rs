@@ -1,9 +1,8 @@
 //! The log of purges on disk: read before a node answers anything from its store, written by a thread of its own.
 //!
-//! Whoever gives a purge waits until it is durable; those that come meanwhile share the next `fdatasync`. What unsafe
-//! methods make invalid is written at once, so that it outlives the process, and is made durable within a second: a client
-//! does not wait for a disk for that. Within a second the position that the node knows of is durable, too, and what is
-//! stored on disk has no fence above it ([`Lasting`]).
+//! Whoever gives a purge waits until it is durable, as do those whose unsafe methods make something invalid
+//! ([`super::doubt`]); those that come meanwhile share the next `fdatasync`. Within a second the position that the node knows
+//! of is durable, too, and what is stored on disk has no fence above it ([`Lasting`]).
 //!
 //! A log that cannot be written is begun anew, beside the old one, when the next purge comes or a second later: all that
 //! the node knows goes into its snapshot, so that nothing is lost but the acknowledgement. That is also how it stays
@@ -11,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -251,7 +251,7 @@ pub fn open(
         progress: sender,
         folder: folder.to_owned(),
         identity,
-        file: None,
+        open: None,
         snapshot: 0,
         grown: bytes.as_ref().map_or(0, Vec::len),
         written: 0,
@@ -260,10 +260,13 @@ pub fn open(
     };
     match &replayed {
         Some(replayed) if replayed.is_sound => {
-            let file = OpenOptions::new().append(true).open(&path);
+            let file = OpenOptions::new().write(true).open(&path);
             // Another process's crash left what it did not make durable; this one takes it for durable.
             let file = file.and_then(|file| file.sync_data().map(|()| file));
-            writer.file = Some(file.map_err(|error| failed("cannot write purges.log in", &error))?);
+            let file = file.map_err(|error| failed("cannot write purges.log in", &error))?;
+            let end = bytes.as_ref().map_or(0, Vec::len) as u64;
+            let (sequence, marks) = (replayed.sequence, replayed.marks);
+            writer.open = Some(Open { file, end, sequence, durable: sequence, marks });
         }
         other => {
             if other.as_ref().is_some_and(|replayed| replayed.damage.is_some()) {
@@ -271,7 +274,7 @@ pub fn open(
                 let _ = fs::copy(&path, folder.join(DAMAGED));
             }
             let bytes = log::snapshot(identity, positions.current(), fences, ledger);
-            writer.begin(&bytes).map_err(|error| failed("cannot write into", &error))?;
+            writer.begin(bytes).map_err(|error| failed("cannot write into", &error))?;
         }
     }
     Ok((PurgeLog { shared, progress, identity }, writer))
@@ -286,10 +289,10 @@ fn tell(path: &Path, replayed: &Replayed, length: usize) {
             "purges may be lost: {why}; all that was stored before counts as purged"
         );
     }
-    if replayed.torn > 0 {
+    if replayed.torn > 0 && replayed.damage.is_none() {
         tracing::warn!(
             %file, bytes = replayed.torn,
-            "the last purge was not whole and had not been acknowledged: it is dropped"
+            "the last purges were not whole and had not been acknowledged: they are dropped"
         );
     }
 }
@@ -311,7 +314,7 @@ pub struct Writer {
     folder: PathBuf,
     identity: u64,
     /// None: it cannot be written on.
-    file: Option<File>,
+    open: Option<Open>,
     /// Bytes of its snapshot,
     snapshot: usize,
     /// and since.
@@ -321,6 +324,54 @@ pub struct Writer {
     /// The ceiling of what was written and is not durable, and since when.
     pending: Option<(Position, Instant)>,
     _lock: File,
+}
+
+/// The file, as far as it has been written.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    end: u64,
+    /// The last frame,
+    sequence: u64,
+    /// and the last durable one.
+    durable: u64,
+    /// What its marks say of that.
+    marks: [u64; 2],
+}
+
+impl Open {
+    /// Writes a frame; how long it is.
+    fn append(&mut self, entries: &[u8], ceiling: Position) -> io::Result<usize> {
+        let turn = log::Turn { sequence: self.sequence + 1, durable: self.durable };
+        let mut bytes = Vec::new();
+        log::frame(&mut bytes, entries, turn, ceiling);
+        self.file.write_all_at(&bytes, self.end)?;
+        self.sequence += 1;
+        self.end += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    /// All that was written is durable from now on.
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.durable = self.sequence;
+        Ok(())
+    }
+
+    /// Has the older of the marks say what is durable. `false`: they do.
+    fn mark(&mut self, identity: u64) -> io::Result<bool> {
+        let [first, second] = self.marks;
+        if first.max(second) >= self.durable {
+            return Ok(false);
+        }
+        let which = usize::from(second < first);
+        let (at, mark) = log::mark(which, identity, self.durable);
+        self.file.write_all_at(&mark, at)?;
+        if let Some(mark) = self.marks.get_mut(which) {
+            *mark = self.durable;
+        }
+        Ok(true)
+    }
 }
 
 /// What there is to do.
@@ -348,7 +399,7 @@ impl Writer {
         let work = self.wait();
         let result = self.write(&work, node);
         if let Err(error) = &result {
-            if self.file.take().is_some() {
+            if self.open.take().is_some() {
                 tracing::error!(
                     folder = %self.folder.display(), %error,
                     "purges cannot be written down: those that are given now are in force, but not acknowledged"
@@ -376,7 +427,7 @@ impl Writer {
 
     fn wait(&self) -> Work {
         // A log that must be begun anew is not tried again for what nobody waits for.
-        let is_broken = self.file.is_none();
+        let is_broken = self.open.is_none();
         let nothing = |queue: &mut Queue| {
             let has_entries = !queue.entries.is_empty() || queue.overflowed;
             !(queue.urgent || queue.closed || (has_entries && !is_broken))
@@ -395,16 +446,15 @@ impl Writer {
     fn write(&mut self, work: &Work, node: &Weak<Node>) -> io::Result<()> {
         // After the entries were taken: none of them is above it.
         let ceiling = self.positions.current();
-        if self.file.is_none() || work.overflowed || self.grown > LEAST_GROWTH.max(self.snapshot) {
+        if self.open.is_none() || work.overflowed || self.grown > LEAST_GROWTH.max(self.snapshot) {
             return self.begin_anew(work, node);
         }
         let lasting = Position(self.shared.lasting.load(Ordering::Acquire));
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(open) = &mut self.open else { return Ok(()) };
         if !work.entries.is_empty() || (ceiling > lasting && self.pending.is_none()) {
-            let mut bytes = Vec::new();
-            log::frame(&mut bytes, &work.entries, ceiling);
-            file.write_all(&bytes)?;
-            self.grown += bytes.len();
+            // It shares what makes the frame durable.
+            open.mark(self.identity)?;
+            self.grown += open.append(&work.entries, ceiling)?;
             let since = self.pending.map_or_else(clock::instant, |(_, since)| since);
             self.pending = Some((ceiling, since));
         }
@@ -412,8 +462,9 @@ impl Writer {
         let is_due = |(_, since): (Position, Instant)| since.elapsed() >= TICK;
         let due = work.entries.is_empty() || self.pending.is_some_and(is_due);
         if work.urgent || due {
-            if self.pending.is_some() {
-                file.sync_data()?;
+            // What no frame follows is marked in its own time.
+            if self.pending.is_some() || !work.urgent && open.mark(self.identity)? {
+                open.sync()?;
             }
             self.is_durable();
         }
@@ -431,13 +482,13 @@ impl Writer {
         let Some(node) = node.upgrade() else {
             return Err(io::Error::other("the node is ending"));
         };
-        let was_broken = self.file.is_none();
+        let was_broken = self.open.is_none();
         let ceiling = self.positions.current();
         // All entries until now are in force, and in the ledger.
         let ledger = node.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let bytes = log::snapshot(self.identity, ceiling, node.store.fences(), &ledger);
         drop(node);
-        self.begin(&bytes)?;
+        self.begin(bytes)?;
         self.written = work.last;
         self.pending = Some((ceiling, clock::instant()));
         self.is_durable();
@@ -448,16 +499,18 @@ impl Writer {
     }
 
     /// A log that begins with these bytes takes the place of what there is.
-    fn begin(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn begin(&mut self, (bytes, sequence): (Vec<u8>, u64)) -> io::Result<()> {
         let path = self.folder.join(FILE);
         let beside = self.folder.join("purges.log.new");
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&beside)?;
-        file.write_all(bytes)?;
+        file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&beside, &path)?;
         // The rename must survive a crash, too.
         File::open(&self.folder)?.sync_all()?;
-        (self.file, self.snapshot, self.grown) = (Some(file), bytes.len(), 0);
+        let end = bytes.len() as u64;
+        self.open = Some(Open { file, end, sequence, durable: sequence, marks: [sequence, 0] });
+        (self.snapshot, self.grown) = (bytes.len(), 0);
         Ok(())
     }
 }
