@@ -70,7 +70,7 @@ fn make(path: &Path, records: u64) -> Result<Geometry> {
         size: geometry.size,
         segment: geometry.segment,
         is_clean: false,
-        is_void: false,
+        void: None,
     };
     for at in SUPERBLOCKS {
         file.write_all_at(&superblock.encode(), at)?;
