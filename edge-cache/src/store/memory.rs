@@ -277,7 +277,7 @@ impl Memory {
         let is_stored = match &self.entries {
             Entries::Ours(shards) => {
                 let mut gone = Vec::new();
-                let put = shards.insert(place, entry, weight, &mut gone);
+                let put = shards.insert(&place, entry, weight, &mut gone);
                 self.evicted(gone);
                 match put {
                     Put::Added => true,
@@ -326,7 +326,7 @@ impl Memory {
         }
     }
 
-    fn evicted(&self, gone: Vec<(ObjectKey, Entry)>) {
+    fn evicted<K>(&self, gone: Vec<(K, Entry)>) {
         for (_, entry) in gone {
             self.left(&entry, Cause::Evicted);
         }

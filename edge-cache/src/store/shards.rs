@@ -11,6 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::object::ObjectKey;
 use super::policy::{Engine, Key, Put, Settings, Table};
 
+/// What a place is in the tables: half of it. Of places with the same key no two have the same print, so who compares keys
+/// with what is found compares places; and which others do, nobody can find out without the seed.
+type Print = u128;
+
 /// Most tables: few enough that what all have at their heads stays in the processor's caches.
 const MOST_SHARDS: u64 = 32;
 /// How many of the heaviest entries a table's share has room for, at least.
@@ -24,7 +28,7 @@ const PAID: usize = 64;
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard<V> {
-    table: Mutex<Table<ObjectKey, V>>,
+    table: Mutex<Table<Print, V>>,
     /// What it weighed when it was last changed.
     weight: AtomicU64,
 }
@@ -35,17 +39,13 @@ pub(super) struct Shards<V> {
     /// A power of two.
     shards: Box<[Shard<V>]>,
     seed: u64,
+    /// What variants are multiplied with in a [`Print`]. Odd, so that none is lost.
+    factor: u128,
     capacity: AtomicU64,
     /// What all weigh, and what is about to come.
     weight: AtomicU64,
     /// Where one that has more than its share was found last.
     cursor: AtomicUsize,
-}
-
-impl Key for ObjectKey {
-    fn hash(&self, seed: u64) -> u64 {
-        Key::hash(&self.key, seed) ^ Key::hash(&self.variant.0, !seed)
-    }
 }
 
 impl<V: Clone> Shards<V> {
@@ -64,6 +64,7 @@ impl<V: Clone> Shards<V> {
         Self {
             shards: (0..count).map(shard).collect(),
             seed: settings.seed.rotate_left(32),
+            factor: u128::from(settings.seed.hash(1)) << 64 | u128::from(settings.seed.hash(2) | 1),
             capacity: AtomicU64::new(settings.capacity),
             weight: AtomicU64::new(0),
             cursor: AtomicUsize::new(0),
@@ -72,28 +73,32 @@ impl<V: Clone> Shards<V> {
 
     /// Asks for what lies there.
     pub(super) fn get(&self, place: &ObjectKey) -> Option<V> {
-        self.shard(place)?.lock().get(place).cloned()
+        let print = self.print(place);
+        self.shard(print)?.lock().get(&print).cloned()
     }
 
     /// What lies there, without anybody having asked for it.
     pub(super) fn peek(&self, place: &ObjectKey) -> Option<V> {
-        self.shard(place)?.lock().peek(place).cloned()
+        let print = self.print(place);
+        self.shard(print)?.lock().peek(&print).cloned()
     }
 
     /// Whether something lies there.
     pub(super) fn contains(&self, place: &ObjectKey) -> bool {
-        self.shard(place).is_some_and(|shard| shard.lock().contains(place))
+        let print = self.print(place);
+        self.shard(print).is_some_and(|shard| shard.lock().contains(&print))
     }
 
     /// Puts something there. What has made room for it is added to `gone`.
     pub(super) fn insert(
         &self,
-        place: ObjectKey,
+        place: &ObjectKey,
         value: V,
         weight: u64,
-        gone: &mut Vec<(ObjectKey, V)>,
+        gone: &mut Vec<(Print, V)>,
     ) -> Put<V> {
-        let Some(shard) = self.shard(&place) else { return Put::Refused(value) };
+        let print = self.print(place);
+        let Some(shard) = self.shard(print) else { return Put::Refused(value) };
         if weight > self.capacity() {
             return Put::Refused(value);
         }
@@ -111,7 +116,7 @@ impl<V: Clone> Shards<V> {
         }
         let mut table = shard.lock();
         let before = table.weight();
-        let put = table.insert(place, value, weight, gone);
+        let put = table.insert(print, value, weight, gone);
         let after = table.weight();
         shard.weight.store(after, Ordering::Relaxed);
         drop(table);
@@ -123,10 +128,11 @@ impl<V: Clone> Shards<V> {
 
     /// Takes what lies there.
     pub(super) fn remove(&self, place: &ObjectKey) -> Option<V> {
-        let shard = self.shard(place)?;
+        let print = self.print(place);
+        let shard = self.shard(print)?;
         let mut table = shard.lock();
         let before = table.weight();
-        let value = table.remove(place);
+        let value = table.remove(&print);
         self.note(shard, &table, before);
         value
     }
@@ -145,7 +151,7 @@ impl<V: Clone> Shards<V> {
     }
 
     /// Evicts what is too much, but no more than about `most` entries: they are added to `gone`. `true`: all of it has gone.
-    pub(super) fn shrink(&self, most: usize, gone: &mut Vec<(ObjectKey, V)>) -> bool {
+    pub(super) fn shrink(&self, most: usize, gone: &mut Vec<(Print, V)>) -> bool {
         let Some(first) = self.shards.first() else { return true };
         while let Some(surplus) = self.surplus() {
             if gone.len() >= most || self.evict(first, 0, surplus, gone) == 0 {
@@ -169,13 +175,7 @@ impl<V: Clone> Shards<V> {
 
     /// Evicts a batch, of so much weight if it has that, for an entry of weight `coming` that is to come into `own`. How
     /// much has gone.
-    fn evict(
-        &self,
-        own: &Shard<V>,
-        coming: u64,
-        surplus: u64,
-        gone: &mut Vec<(ObjectKey, V)>,
-    ) -> u64 {
+    fn evict(&self, own: &Shard<V>, coming: u64, surplus: u64, gone: &mut Vec<(Print, V)>) -> u64 {
         let share = self.capacity() / self.shards.len() as u64;
         let weight = |shard: &Shard<V>| shard.weight.load(Ordering::Relaxed);
         let shard = if weight(own) > 0 && weight(own) + coming > share {
@@ -199,21 +199,25 @@ impl<V: Clone> Shards<V> {
     }
 
     /// A table that weighed `before` weighs less now.
-    fn note(&self, shard: &Shard<V>, table: &Table<ObjectKey, V>, before: u64) {
+    fn note(&self, shard: &Shard<V>, table: &Table<Print, V>, before: u64) {
         shard.weight.store(table.weight(), Ordering::Relaxed);
         self.weight.fetch_sub(before - table.weight(), Ordering::Relaxed);
     }
 
-    fn shard(&self, place: &ObjectKey) -> Option<&Shard<V>> {
+    const fn print(&self, place: &ObjectKey) -> Print {
+        place.key.wrapping_add(place.variant.0.wrapping_mul(self.factor))
+    }
+
+    fn shard(&self, print: Print) -> Option<&Shard<V>> {
         // The tables go by the lower bits.
-        let number = (place.hash(self.seed) >> 48) as usize & (self.shards.len() - 1);
+        let number = (print.hash(self.seed) >> 48) as usize & (self.shards.len() - 1);
         self.shards.get(number)
     }
 }
 
 impl<V> Shard<V> {
     /// A panic elsewhere leaves the table whole.
-    fn lock(&self) -> MutexGuard<'_, Table<ObjectKey, V>> {
+    fn lock(&self) -> MutexGuard<'_, Table<Print, V>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -246,7 +250,7 @@ mod tests {
     fn keys_are_spread_over_all() {
         let shards = shards(1 << 30, 1 << 20);
         (0..128_000)
-            .for_each(|n| assert_eq!(shards.insert(place(n), 0, 1, &mut Vec::new()), Put::Added));
+            .for_each(|n| assert_eq!(shards.insert(&place(n), 0, 1, &mut Vec::new()), Put::Added));
         let lengths: Vec<_> = shards.shards.iter().map(|shard| shard.lock().len()).collect();
         assert!(lengths.iter().all(|length| (3600..4400).contains(length)), "{lengths:?}");
         assert_eq!(shards.totals(), (128_000, 128_000));
@@ -257,13 +261,13 @@ mod tests {
     fn a_heavy_one_takes_the_place_of_hundreds() {
         let shards = shards(80_000, 10_000);
         let mut gone = Vec::new();
-        (0..2000).for_each(|n| assert_eq!(shards.insert(place(n), 0, 100, &mut gone), Put::Added));
+        (0..2000).for_each(|n| assert_eq!(shards.insert(&place(n), 0, 100, &mut gone), Put::Added));
         gone.clear();
-        assert_eq!(shards.insert(place(9999), 7, 10_000, &mut gone), Put::Added);
+        assert_eq!(shards.insert(&place(9999), 7, 10_000, &mut gone), Put::Added);
         assert!((90..=110).contains(&gone.len()), "{}", gone.len());
         assert_eq!(shards.peek(&place(9999)), Some(7));
         assert!(shards.totals().0 <= 80_000);
-        assert_eq!(shards.insert(place(1), 7, 80_001, &mut gone), Put::Refused(7));
+        assert_eq!(shards.insert(&place(1), 7, 80_001, &mut gone), Put::Refused(7));
     }
 
     /// Heavy entries are never spread evenly; still all of the capacity is used, and not more.
@@ -273,18 +277,18 @@ mod tests {
         assert_eq!(shards.shards.len(), 8);
         let mut gone = Vec::new();
         for n in 0..64 {
-            assert_eq!(shards.insert(place(n), 0, 1000, &mut gone), Put::Added);
+            assert_eq!(shards.insert(&place(n), 0, 1000, &mut gone), Put::Added);
         }
         assert!(gone.is_empty());
         for n in 64..1000 {
-            assert_eq!(shards.insert(place(n), 0, 1000, &mut gone), Put::Added);
+            assert_eq!(shards.insert(&place(n), 0, 1000, &mut gone), Put::Added);
             assert_eq!((gone.len() as u128, shards.totals()), (n - 63, (64_000, 64)));
         }
         let lengths: Vec<_> = shards.shards.iter().map(|shard| shard.lock().len()).collect();
         assert!(lengths.iter().all(|length| (6..=10).contains(length)), "{lengths:?}");
         // Asked for, it is not what makes room for its own successor.
         assert_eq!(shards.get(&place(999)), Some(0));
-        assert_eq!(shards.insert(place(999), 1, 500, &mut gone), Put::Replaced(0));
+        assert_eq!(shards.insert(&place(999), 1, 500, &mut gone), Put::Replaced(0));
         assert_eq!(shards.remove(&place(999)), Some(1));
         // One more made room for it, for the one that it replaced was still there.
         assert_eq!(
@@ -298,10 +302,11 @@ mod tests {
     fn a_smaller_capacity_is_reached_in_steps() {
         let shards = shards(100_000, 100_000);
         let mut gone = Vec::new();
-        (0..10_000).for_each(|n| assert_eq!(shards.insert(place(n), 0, 10, &mut gone), Put::Added));
+        (0..10_000)
+            .for_each(|n| assert_eq!(shards.insert(&place(n), 0, 10, &mut gone), Put::Added));
         assert!(gone.is_empty());
         shards.set_capacity(50_000);
-        assert_eq!(shards.insert(place(99_999), 1, 10, &mut gone), Put::Refused(1));
+        assert_eq!(shards.insert(&place(99_999), 1, 10, &mut gone), Put::Refused(1));
         assert!((PAID..PAID + BATCH).contains(&gone.len()), "{}", gone.len());
         gone.clear();
         assert!(!shards.shrink(1000, &mut gone));
@@ -309,6 +314,6 @@ mod tests {
         while !shards.shrink(1000, &mut Vec::new()) {}
         assert_eq!(shards.totals(), (50_000, 5000));
         gone.clear();
-        assert_eq!(shards.insert(place(99_999), 1, 10, &mut gone), Put::Added);
+        assert_eq!(shards.insert(&place(99_999), 1, 10, &mut gone), Put::Added);
     }
 }

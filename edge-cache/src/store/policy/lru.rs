@@ -3,22 +3,19 @@
 use super::list::Queues;
 use super::{Leaving, Policy};
 
-/// The policy. Its record is when an entry was last asked for.
+/// The policy. It needs no record of an entry but its place in the queue.
 #[derive(Clone, Debug, Default)]
 pub struct Lru {
-    queue: Queues<u32, 1>,
+    queue: Queues<(), 1>,
 }
 
 impl Policy for Lru {
-    fn hit(&mut self, slot: u32, now: u64) {
-        if let Some(last) = self.queue.get_mut(slot) {
-            *last = now as u32;
-        }
+    fn hit(&mut self, slot: u32, _: u64) {
         self.queue.move_to_front(slot, 0);
     }
 
-    fn insert(&mut self, _: u64, _: u64, now: u64) {
-        self.queue.push(0, now as u32);
+    fn insert(&mut self, _: u64, _: u64, _: u64) {
+        self.queue.push(0, ());
     }
 
     fn reweigh(&mut self, _: u32, _: u64, _: u64) {}
@@ -32,11 +29,6 @@ impl Policy for Lru {
     }
 
     fn set_capacity(&mut self, _: u64) {}
-
-    fn worth(&self, slot: u32, now: u64) -> f32 {
-        let last = self.queue.get(slot).copied().unwrap_or_default();
-        -((now as u32).wrapping_sub(last) as f32)
-    }
 }
 
 #[cfg(test)]
@@ -67,7 +59,9 @@ mod tests {
                 assert_eq!(gone.remove(0).0, plain.remove(0).0);
             }
         }
-        let newest_first: Vec<_> = plain.into_iter().rev().collect();
-        assert_eq!(lru.hottest(), newest_first);
+        // What is left goes in the same order.
+        let weight: u64 = plain.iter().map(|(_, weight)| weight).sum();
+        assert_eq!(lru.evict(u64::MAX, usize::MAX, &mut gone), weight);
+        assert!(gone.iter().map(|(key, ())| key).eq(plain.iter().map(|(key, _)| key)));
     }
 }

@@ -70,8 +70,6 @@ pub trait Policy {
     fn victim(&mut self, now: u64) -> Option<u32>;
     /// What all entries may weigh has changed.
     fn set_capacity(&mut self, capacity: u64);
-    /// How much the entry of this slot is worth to keep, beside the others.
-    fn worth(&self, slot: u32, now: u64) -> f32;
 }
 
 /// One of our policies.
@@ -156,14 +154,6 @@ impl Policy for Engine {
             Self::SizeAware(policy) => policy.set_capacity(capacity),
             Self::S3Fifo(policy) => policy.set_capacity(capacity),
             Self::Lru(policy) => policy.set_capacity(capacity),
-        }
-    }
-
-    fn worth(&self, slot: u32, now: u64) -> f32 {
-        match self {
-            Self::SizeAware(policy) => policy.worth(slot, now),
-            Self::S3Fifo(policy) => policy.worth(slot, now),
-            Self::Lru(policy) => policy.worth(slot, now),
         }
     }
 }

@@ -124,12 +124,6 @@ impl Policy for S3Fifo {
     fn set_capacity(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
-
-    fn worth(&self, slot: u32, _: u64) -> f32 {
-        let main = self.queues.queue(slot) == Some(MAIN);
-        let hits = self.queues.get(slot).map_or(0, |record| record.hits);
-        f32::from(hits) + if main { f32::from(MOST) } else { 0.0 }
-    }
 }
 
 #[cfg(test)]

@@ -156,10 +156,6 @@ impl Policy for SizeAware {
     }
 
     fn set_capacity(&mut self, _: u64) {}
-
-    fn worth(&self, slot: u32, now: u64) -> f32 {
-        self.records.get(slot).map_or(0.0, |record| record.value(now))
-    }
 }
 
 #[cfg(test)]

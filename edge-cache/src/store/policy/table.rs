@@ -198,16 +198,6 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
         self.entries.iter().map(|entry| (&entry.key, &entry.value))
     }
 
-    /// All keys, those that the policy would keep longest first, with the weight of their entries.
-    pub fn hottest(&self) -> Vec<(K, u64)> {
-        let worth = |(slot, entry): (usize, &Entry<K, V>)| {
-            (self.policy.worth(slot as u32, self.now), entry.key, entry.weight)
-        };
-        let mut all: Vec<_> = self.entries.iter().enumerate().map(worth).collect();
-        all.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
-        all.into_iter().map(|(_, key, weight)| (key, weight)).collect()
-    }
-
     /// The chain that keys of this hash are in.
     fn chain(&self, hash: u64) -> u32 {
         chain(hash, self.chains.len())
@@ -382,7 +372,6 @@ mod tests {
             all.sort_unstable();
             want.sort_unstable();
             prop_assert_eq!(all, want);
-            prop_assert_eq!(table.hottest().len(), plain.len());
         }
     }
 
