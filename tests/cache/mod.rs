@@ -28,6 +28,7 @@ mod secure;
 mod selection;
 mod sharing;
 mod signed;
+mod stores;
 mod tiers;
 mod upgrade;
 

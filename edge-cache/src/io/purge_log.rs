@@ -192,6 +192,11 @@ pub fn folder(plan: &Plan) -> Result<Option<PathBuf>, String> {
     }
     let Some(disk) = edge.disk.iter().chain(&edge.disks).next() else { return Ok(None) };
     match fs::metadata(&disk.path) {
+        Ok(found) if found.is_file() => Err(format!(
+            "edge.{}: the disk {} is a file: name a folder, in which the store's file is made, or a block device",
+            plan.node,
+            disk.path.display()
+        )),
         Ok(found) if !found.is_dir() => Err(format!(
             "edge.{}: the disk {} is no folder, so that purges have no place to be kept over restarts: set `state` to a folder",
             plan.node,

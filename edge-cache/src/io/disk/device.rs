@@ -36,6 +36,11 @@ impl FileDevice {
     pub const fn new(file: File) -> Self {
         Self { file, can_try: AtomicBool::new(true) }
     }
+
+    /// It.
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
 }
 
 impl Device for FileDevice {

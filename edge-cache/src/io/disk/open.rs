@@ -14,10 +14,12 @@ use shared::config::Mismatch;
 use super::device::{Device, FileDevice};
 use crate::store::disk::Geometry;
 use crate::store::disk::format::{Found, SUPERBLOCK, Superblock, VERSION, Void};
-use crate::store::disk::geometry::{MIN_SIZE, SUPERBLOCKS};
+use crate::store::disk::geometry::{DATA_START, MIN_SIZE, SUPERBLOCKS};
 
 /// The file in the folder that a disk's configuration names.
 pub(crate) const FILE: &str = "meridian.store";
+/// What holds no store is blank if so much of its beginning is.
+const LOOKED_AT: u64 = 1 << 20;
 
 /// What an operator says of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +71,23 @@ pub enum OpenError {
         /// What the configuration says.
         size: u64,
     },
-    /// A device holds something else.
+    /// It holds something else.
     #[error(
-        "{path}: the device begins with data that is not a store's; if it can be lost, erase its first MiB \
-         (dd if=/dev/zero bs=1M count=1 of={path})"
+        "{path}: it holds data that is not a store's, which is not overwritten; if it can be lost, {}",
+        if *is_device { "erase its first MiB (dd if=/dev/zero bs=1M count=1 of=DEVICE)" } else { "remove the file" }
     )]
     Foreign {
-        /// Of what.
+        /// What does.
+        path: PathBuf,
+        /// It is no file.
+        is_device: bool,
+    },
+    /// A file, or something that nothing can be stored on.
+    #[error(
+        "{path}: neither a folder nor a block device: name a folder, in which the store's file is made"
+    )]
+    NoFolder {
+        /// What is not.
         path: PathBuf,
     },
     /// Another format, and the operator wants it kept.
@@ -87,6 +99,18 @@ pub enum OpenError {
         path: PathBuf,
         /// The file's.
         found: u32,
+    },
+    /// Another size, and the operator wants it kept.
+    #[error(
+        "{path}: the store has {found} bytes, the configuration's `size` makes {wanted}; `mismatch = \"rebuild\"` empties it"
+    )]
+    Size {
+        /// Of what.
+        path: PathBuf,
+        /// The file's.
+        found: u64,
+        /// The configuration's.
+        wanted: u64,
     },
     /// Other key rules, and the operator wants it kept.
     #[error(
@@ -150,7 +174,7 @@ impl Opened {
             let doing = "its beginning cannot be read";
             OpenError::Io { path: path.clone(), doing, error }
         })?;
-        judge(path, device, &found, geometry, key_rules, mismatch)
+        Ok(judge(path, true, &found, geometry, key_rules, mismatch)?.on(device))
     }
 
     /// What it holds is not used.
@@ -169,7 +193,11 @@ pub(super) fn open(config: &DiskConfig, key_rules: u64) -> Result<Opened, OpenEr
         move |error: io::Error| OpenError::Io { path, doing, error }
     };
     let path = &config.path;
-    let is_device = path.metadata().is_ok_and(|found| found.file_type().is_block_device());
+    let kind = path.metadata().map(|found| found.file_type());
+    let is_device = kind.as_ref().is_ok_and(|kind| kind.is_block_device());
+    if kind.is_ok_and(|kind| !kind.is_dir() && !is_device) {
+        return Err(OpenError::NoFolder { path: path.clone() });
+    }
     let path = if is_device {
         path.clone()
     } else {
@@ -190,18 +218,31 @@ pub(super) fn open(config: &DiskConfig, key_rules: u64) -> Result<Opened, OpenEr
     if is_device && has < config.size {
         return Err(OpenError::DeviceTooSmall { path, has, size: config.size });
     }
+    let device = FileDevice::new(file);
+    let found = superblocks_of(&device, has).map_err(io("its beginning cannot be read", &path))?;
+    let judged = judge(path, is_device, &found, geometry, key_rules, config.mismatch)?;
     if !is_device {
-        allocate(&file, geometry.size)
-            .map_err(io("room for it cannot be taken (is the file system full?)", &path))?;
+        // Not before it is known that nothing is lost by it.
+        allocate(device.file(), geometry.size)
+            .map_err(io("room for it cannot be taken (is the file system full?)", &judged.path))?;
     }
-    let device: Arc<dyn Device> = Arc::new(FileDevice::new(file));
-    if is_device {
-        let found = superblocks(&*device).map_err(io("its beginning cannot be read", &path))?;
-        if found == [Found::Foreign; 2] {
-            return Err(OpenError::Foreign { path });
-        }
+    Ok(judged.on(Arc::new(device)))
+}
+
+/// Likewise, of a file or device that has so many bytes. It is blank only if it is so for longer than a superblock: file
+/// systems begin with zeros, too.
+fn superblocks_of(device: &FileDevice, has: u64) -> io::Result<[Found; 2]> {
+    let found = match has {
+        0..DATA_START => [Found::Blank; 2],
+        _ => superblocks(device)?,
+    };
+    if found != [Found::Blank; 2] {
+        return Ok(found);
     }
-    Opened::new(path, device, geometry, key_rules, config.mismatch)
+    let mut first = vec![0; has.min(LOOKED_AT) as usize];
+    device.read(&mut first, 0)?;
+    let is_blank = first.iter().all(|byte| *byte == 0);
+    Ok(if is_blank { found } else { [Found::Foreign; 2] })
 }
 
 /// A file's blocks are taken at once, so that a full file system shows now and not later.
@@ -231,12 +272,12 @@ pub(super) fn superblocks(device: &dyn Device) -> io::Result<[Found; 2]> {
 /// What is to be made of it.
 pub(super) fn judge(
     path: PathBuf,
-    device: Arc<dyn Device>,
+    is_device: bool,
     found: &[Found; 2],
     geometry: Geometry,
     key_rules: u64,
     mismatch: Mismatch,
-) -> Result<Opened, OpenError> {
+) -> Result<Judged, OpenError> {
     let newest = found.iter().filter_map(|found| match found {
         Found::Superblock(superblock) => Some(*superblock),
         _ => None,
@@ -246,9 +287,10 @@ pub(super) fn judge(
         Found::Version(version) => Some(*version),
         _ => None,
     });
+    let is_kept = mismatch == Mismatch::Refuse;
     let emptied = match (newest, version) {
         (Some(known), _) if known.key_rules != key_rules => {
-            if mismatch == Mismatch::Refuse {
+            if is_kept {
                 let (found, wanted) = (known.key_rules, key_rules);
                 return Err(OpenError::KeyRules { path, found, wanted });
             }
@@ -258,21 +300,45 @@ pub(super) fn judge(
             Void::Failed => Emptied::Failed,
             Void::Doubt => Emptied::Doubt,
         }),
-        (Some(known), _) => (known.geometry() != Some(geometry)).then_some(Emptied::Size),
+        (Some(known), _) if known.geometry() != Some(geometry) => {
+            if is_kept {
+                let (found, wanted) = (known.size, geometry.size);
+                return Err(OpenError::Size { path, found, wanted });
+            }
+            Some(Emptied::Size)
+        }
+        (Some(_), _) => None,
         (None, Some(found)) => {
-            if mismatch == Mismatch::Refuse {
+            if is_kept {
                 return Err(OpenError::Version { path, found });
             }
             Some(Emptied::Version)
         }
-        (None, None) if found.contains(&Found::Blank) => Some(Emptied::New),
-        (None, None) => Some(Emptied::Damaged),
+        (None, None) if *found == [Found::Blank; 2] => Some(Emptied::New),
+        (None, None) if found.contains(&Found::Damaged) => Some(Emptied::Damaged),
+        (None, None) => return Err(OpenError::Foreign { path, is_device }),
     };
     let superblock = match (newest, emptied) {
         (Some(known), None) => known,
         _ => fresh(geometry, key_rules, newest.map_or(0, |known| known.run)),
     };
-    Ok(Opened { path, device, superblock, emptied })
+    Ok(Judged { path, superblock, emptied })
+}
+
+/// What has been made of a superblock.
+#[derive(Debug)]
+pub(super) struct Judged {
+    path: PathBuf,
+    superblock: Superblock,
+    emptied: Option<Emptied>,
+}
+
+impl Judged {
+    /// With its device.
+    fn on(self, device: Arc<dyn Device>) -> Opened {
+        let Self { path, superblock, emptied } = self;
+        Opened { path, device, superblock, emptied }
+    }
 }
 
 /// A superblock of a store that is empty. Its salt is new: what lies in the segments is nobody's.

@@ -225,7 +225,7 @@ async fn a_folder_is_one_nodes_and_can_be_written() {
     let under = refused(&state(&file.join("x")));
     assert!(under.contains("cannot make the folder") && under.contains("`state`"), "{under}");
     let disk = format!("disk = {{ path = \"{}\", size = \"16MiB\" }}", file.display());
-    assert!(refused(&disk).contains("set `state` to a folder"));
+    assert!(refused(&disk).contains("is a file: name a folder"));
     let closed = dir.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();

@@ -36,6 +36,10 @@ fn unfit(disk: &DiskSpec) -> Option<(&'static str, String)> {
         let what = if there == path { "cannot be written" } else { "cannot be made: its folder" };
         return Some(("path", format!("{} {what}: {error}", path.display())));
     }
+    if there.is_file() {
+        let why = "is a file: name a folder, in which the store's file is made, or a block device";
+        return Some(("path", format!("{} {why}", there.display())));
+    }
     if !there.is_dir() {
         return None;
     }

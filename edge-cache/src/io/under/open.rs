@@ -66,6 +66,7 @@ fn failed(error: &OpenError) -> Option<std::path::PathBuf> {
         ErrorKind::NotFound
             | ErrorKind::PermissionDenied
             | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
             | ErrorKind::AlreadyExists
             | ErrorKind::InvalidInput
     );

@@ -125,7 +125,9 @@ pub enum Found {
     Version(u32),
     /// Nothing but zeros.
     Blank,
-    /// Something else: damaged, or nothing of ours.
+    /// One that is not as it was written.
+    Damaged,
+    /// Something else: nothing of ours.
     Foreign,
 }
 
@@ -158,17 +160,18 @@ impl Superblock {
 
     fn take(bytes: &[u8]) -> Option<Found> {
         let mut take = Take(bytes);
-        if take.array()? != MAGIC {
-            return None;
-        }
+        let is_marked = take.array()? == MAGIC;
         let version = take.u32()?;
         let (body, check) = bytes.get(..SUPERBLOCK)?.split_last_chunk::<8>()?;
         // A later version may check itself in another way.
-        if version != VERSION {
+        if is_marked && version != VERSION {
             return Some(Found::Version(version));
         }
-        if xxh3_64(body) != u64::from_le_bytes(*check) {
-            return None;
+        let whole = [&MAGIC, body.get(MAGIC.len()..)?].concat();
+        let is_right = xxh3_64(&whole) == u64::from_le_bytes(*check);
+        if !(is_marked && is_right) {
+            // It is ours by the one or by the other.
+            return (is_marked || is_right).then_some(Found::Damaged);
         }
         Some(Found::Superblock(Self {
             segment: take.u32()?,

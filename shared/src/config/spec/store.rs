@@ -31,7 +31,7 @@ pub struct DiskSpec {
     pub size: Size,
     /// Bytes written to it in a day at most, on the average. None: three times `size`.
     pub daily_writes: Option<Size>,
-    /// What becomes of a file of another version of the format, or with other key rules.
+    /// What becomes of a file of another version of the format, of another size, or with other key rules.
     #[serde(default)]
     pub mismatch: Mismatch,
 }

@@ -79,8 +79,12 @@ async fn another_size_begins_anew_and_the_file_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path());
     filled(&config).await;
+    assert_eq!(start_of(&config, 1).await, Start::Copy);
     for size in [24 * MIB, 17 * MIB] {
-        let other = DiskConfig { size, ..config.clone() };
+        let kept = DiskConfig { size, ..config.clone() };
+        let error = Disks::open(&[kept], 1).unwrap_err();
+        assert!(matches!(error, OpenError::Size { wanted, .. } if wanted == size), "{error}");
+        let other = DiskConfig { size, mismatch: Mismatch::Rebuild, ..config.clone() };
         assert_eq!(start_of(&other, 1).await, Start::Empty(Emptied::Size));
         assert_eq!(folder.path().join("meridian.store").metadata().unwrap().len(), size);
     }
