@@ -65,7 +65,7 @@ pub(super) async fn settled(node: &Arc<Node>, log: &PurgeLog, entry: u64) {
 /// Notes on the disks that what they hold is, or is not, in doubt. False: not on all of them.
 async fn mark(node: &Node, in_doubt: bool) -> bool {
     let Some(under) = node.under.clone() else { return true };
-    let marked = tokio::task::spawn_blocking(move || under.disks().doubt(in_doubt));
+    let marked = super::disk::apart(move || under.disks().doubt(in_doubt));
     matches!(timeout(BOUND, marked).await, Ok(Ok(true)))
 }
 

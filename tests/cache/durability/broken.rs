@@ -333,3 +333,41 @@ fn a_disk_that_is_no_folder_is_refused() {
     let log = refused(&mut scene);
     assert!(log.contains(&*scene.disks[0].display().to_string()), "{log}");
 }
+
+/// Reads that never return: who has asked waits for a bound, who asks then does not wait, and the other disk goes on.
+#[test]
+fn a_disk_that_never_answers_is_done_without() {
+    let mut scene = Scene::new(2, "");
+    let faults = scene.breakable();
+    scene.filled();
+    faults[0].delay(3_600_000);
+    scene.ask_until("it to be known", |scene| scene.status(0)["state"] == "stalled");
+    assert_eq!(scene.node().metrics().sum("edge_cache_disk_ready", &[]), 1.0);
+    let timeouts = number(&scene.status(0), "timeouts");
+    let before = number(&scene.status(1), "hits");
+    scene.ask_until("the other disk to answer", |scene| {
+        number(&scene.status(1), "hits") > before + 10
+    });
+    assert_eq!(number(&scene.status(0), "timeouts"), timeouts, "nobody waits for it any more");
+    assert_eq!(scene.status(1)["state"], "ready");
+    assert!(scene.node().log().contains("a disk does not answer"));
+    // Neither does the end of the node.
+    scene.stop();
+    faults[0].mend();
+    scene.start();
+    scene.ask(2 * PATHS);
+}
+
+/// One that answers after all is used again.
+#[test]
+fn a_disk_that_answers_again_is_used_again() {
+    let mut scene = Scene::new(1, "");
+    let faults = scene.breakable();
+    scene.filled();
+    faults[0].delay(3000);
+    scene.ask_until("it to be known", |scene| scene.status(0)["state"] == "stalled");
+    faults[0].mend();
+    scene.ready();
+    let before = number(&scene.status(0), "hits");
+    scene.ask_until("it to be read", |scene| number(&scene.status(0), "hits") > before);
+}

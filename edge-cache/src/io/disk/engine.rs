@@ -2,7 +2,7 @@
 //! index at once and on the disk later, by the disk's writer.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::open::{Emptied, Opened, write_superblock};
 use super::queue::{Op, Queue};
 use super::read::Reads;
 use super::stats::{Counters, Start, State, Stats};
+use super::watch::Waiting;
 use crate::store::disk::admission::Admission;
 use crate::store::disk::format::{MAX_META, Superblock, units};
 use crate::store::disk::geometry::UNIT;
@@ -47,7 +48,10 @@ pub(super) struct Engine {
     pub(super) queue: Queue,
     pub(super) reads: Reads,
     pub(super) counters: Counters,
+    /// Who waits for its device, and for how long.
+    pub(super) waiting: Waiting,
     state: AtomicU8,
+    is_stalled: AtomicBool,
     start: Mutex<Option<(Start, Duration)>>,
     admission: Mutex<Admission>,
     errors: Mutex<Vec<Instant>>,
@@ -85,7 +89,9 @@ impl Engine {
             queue: Queue::new(run),
             reads: Reads::default(),
             counters: Counters::default(),
+            waiting: Waiting::default(),
             state: AtomicU8::new(State::Recovering as u8),
+            is_stalled: AtomicBool::new(false),
             start: Mutex::new(None),
             admission: Mutex::new(Admission::new(geometry.size, daily)),
             errors: Mutex::default(),
@@ -97,11 +103,22 @@ impl Engine {
     pub(super) fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             0 => State::Recovering,
+            1 | 2 if self.is_stalled.load(Ordering::Relaxed) => State::Stalled,
             1 => State::Ready,
             2 => State::ReadOnly,
             3 => State::Isolated,
             _ => State::Closed,
         }
+    }
+
+    /// It does not answer, or does again. What it was.
+    pub(super) fn stall(&self, stalls: bool) -> bool {
+        self.is_stalled.swap(stalls, Ordering::Relaxed)
+    }
+
+    /// Whether its threads wait for its device, and perhaps for ever.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stalled.load(Ordering::Relaxed)
     }
 
     /// A disk that is left alone stays so, and one that is closed.
@@ -260,6 +277,7 @@ impl Engine {
         self.queue.lock().clear();
         self.queue.notify();
         self.reads.notify();
+        self.waiting.notify();
         self.node_run.fetch_add(1, Ordering::AcqRel);
     }
 

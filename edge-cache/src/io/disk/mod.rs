@@ -25,6 +25,7 @@ mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod writer;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 pub use device::{Device, FileDevice};
 pub(crate) use open::FILE;
@@ -70,7 +72,7 @@ pub enum Read {
 #[derive(Debug)]
 pub struct Disks {
     engines: Vec<Arc<Engine>>,
-    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    threads: std::sync::Mutex<Vec<(Arc<Engine>, JoinHandle<()>)>>,
 }
 
 impl Disks {
@@ -125,10 +127,7 @@ impl Disks {
     fn stop(self) {
         let threads = std::mem::take(&mut *lock(&self.threads));
         drop(self);
-        for thread in threads {
-            // One that has panicked has ended, too.
-            let _ = thread.join();
-        }
+        join(threads);
     }
 
     fn spawn(&self, engine: &Arc<Engine>, was_clean: bool) -> Result<(), OpenError> {
@@ -138,11 +137,15 @@ impl Disks {
         let mut threads = lock(&self.threads);
         let writer = Arc::clone(engine);
         let writer = named().spawn(move || recover::run(&writer, was_clean));
-        threads.push(writer.map_err(failed)?);
-        for _ in 0..read::THREADS {
+        threads.push((Arc::clone(engine), writer.map_err(failed)?));
+        for number in 0..read::THREADS {
             let reader = Arc::clone(engine);
-            threads.push(named().spawn(move || read::serve(&reader)).map_err(failed)?);
+            let reader = named().spawn(move || read::serve(&reader, number));
+            threads.push((Arc::clone(engine), reader.map_err(failed)?));
         }
+        let watcher = Arc::clone(engine);
+        let watcher = named().spawn(move || watch::watch(&watcher));
+        threads.push((Arc::clone(engine), watcher.map_err(failed)?));
         Ok(())
     }
 
@@ -187,7 +190,7 @@ impl Disks {
     /// A record, read by a thread of the disk. None: there is none, its bytes are not what was written, or it takes too
     /// long.
     pub async fn read(&self, place: ObjectKey) -> Option<Record> {
-        let engine = self.engine(place)?;
+        let engine = self.engine(place).filter(|engine| engine.is_serving())?;
         let Some(reply) = engine.reads.submit(place) else {
             engine.counters.timeouts.add(1);
             return None;
@@ -287,14 +290,31 @@ impl Disks {
             engine.queue.notify();
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                // One that has panicked has left the disk as a crash would.
-                let _ = thread.join();
-            }
-        });
-        let _ = joined.await;
+        // It has ended, or panicked.
+        let _ = apart(move || join(threads)).await;
     }
+}
+
+/// Waits for threads to end; not for those of a device that does not answer.
+fn join(threads: Vec<(Arc<Engine>, JoinHandle<()>)>) {
+    for (engine, thread) in threads {
+        if !engine.is_stuck() {
+            // One that has panicked has left the disk as a crash would.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Does what may wait for a device that never answers, in a thread that the end of the process does not wait for.
+pub(super) fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (done, waiting) = oneshot::channel();
+    // Without a thread there is no answer, which is one.
+    let _ = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
+        let _ = done.send(work());
+    });
+    waiting
 }
 
 /// Without [`Disks::close`] nothing more is written: the next start finds what a crash would leave. A thread that waits for
@@ -305,6 +325,7 @@ impl Drop for Disks {
             engine.set_state(State::Closed);
             engine.queue.notify();
             engine.reads.notify();
+            engine.waiting.notify();
         }
     }
 }

@@ -229,13 +229,13 @@ impl Reads {
     }
 }
 
-/// What each of a disk's threads does until the disk is closed.
-pub(super) fn serve(engine: &Arc<Engine>) {
+/// What each of a disk's threads, this one by its number, does until the disk is closed.
+pub(super) fn serve(engine: &Arc<Engine>, number: usize) {
     while let Some(job) = engine.reads.next(engine) {
         if job.reply.is_closed() || job.until < Instant::now() {
             continue;
         }
-        let record = match engine.read_now(job.place) {
+        let record = match engine.waiting.during(number, || engine.read_now(job.place)) {
             Outcome::Found(record) => Some(record),
             Outcome::Nothing | Outcome::WouldWait => None,
         };

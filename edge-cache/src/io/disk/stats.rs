@@ -57,6 +57,8 @@ pub enum State {
     Isolated,
     /// It has been stopped.
     Closed,
+    /// All who read it wait for it: until it answers, nothing is asked of it, and all lookups miss.
+    Stalled,
 }
 
 impl State {
@@ -68,6 +70,7 @@ impl State {
             Self::ReadOnly => "read-only",
             Self::Isolated => "isolated",
             Self::Closed => "closed",
+            Self::Stalled => "stalled",
         }
     }
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::engine::Engine;
-use super::queue::{Op, Queued};
+use super::queue::{Batch, Op, Queued};
 use super::reclaimer::Reclaim;
 use super::stats::State;
+use super::watch::WRITER;
 use crate::store::disk::format::{self, Role, Void};
 use crate::store::disk::geometry::UNIT;
 use crate::store::disk::index::{Entry, Location};
@@ -113,26 +114,33 @@ impl Writer {
             if self.resume.is_some_and(|resume| resume <= Instant::now()) {
                 self.resume = None;
             }
-            let had_work = !batch.ops.is_empty();
-            for queued in batch.ops {
-                self.process(queued);
-            }
-            if had_work || !batch.flushes.is_empty() {
-                self.write_tails();
-            }
-            if self.resume.is_none() && (self.reclaim.is_some() || self.log.is_tight()) {
-                self.reclaim_some();
-            }
-            self.follow_node();
-            if !batch.flushes.is_empty() {
-                let done = self.sync().is_ok();
-                for flush in batch.flushes {
-                    let _ = flush.send(done);
-                }
-            }
-            if batch.is_closing {
+            let is_closing = batch.is_closing;
+            let engine = Arc::clone(&self.engine);
+            engine.waiting.during(WRITER, || self.work(batch));
+            if is_closing {
                 self.close();
                 return;
+            }
+        }
+    }
+
+    /// One round: what is to be written, and a part of what is to be reclaimed.
+    fn work(&mut self, batch: Batch) {
+        let had_work = !batch.ops.is_empty();
+        for queued in batch.ops {
+            self.process(queued);
+        }
+        if had_work || !batch.flushes.is_empty() {
+            self.write_tails();
+        }
+        if self.resume.is_none() && (self.reclaim.is_some() || self.log.is_tight()) {
+            self.reclaim_some();
+        }
+        self.follow_node();
+        if !batch.flushes.is_empty() {
+            let done = self.sync().is_ok();
+            for flush in batch.flushes {
+                let _ = flush.send(done);
             }
         }
     }
@@ -532,6 +540,7 @@ impl Writer {
         self.engine.set_state(State::Closed);
         self.engine.queue.lock().clear();
         self.engine.reads.notify();
+        self.engine.waiting.notify();
     }
 }
 

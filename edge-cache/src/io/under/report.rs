@@ -15,7 +15,7 @@ use crate::io::telemetry::{
 pub struct DiskStatus {
     /// The file or device.
     pub path: String,
-    /// `recovering`, `ready`, `read-only`, `isolated` or `closed`.
+    /// `recovering`, `ready`, `read-only`, `stalled`, `isolated` or `closed`.
     pub state: String,
     /// How it has become ready: `copy` of the index, `segments` read after a crash, or `empty` and why. None: it has not.
     pub start: Option<String>,

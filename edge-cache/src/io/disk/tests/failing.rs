@@ -147,7 +147,15 @@ async fn a_device_that_hangs_costs_a_bounded_time() {
     assert!(records.len() == 400 && records.iter().all(Option::is_none));
     assert!(began.elapsed() < read::DEADLINE * 8, "{:?}", began.elapsed());
     assert_eq!(disks.stats()[0].timeouts, 400);
+    // From some time on nobody is made to wait, nor counted.
+    until("it is known", || disks.stats()[0].state == State::Stalled);
+    let before = disks.stats()[0].timeouts;
+    assert_eq!(disks.try_read(place(1)), Read::Absent);
+    assert_eq!(disks.read(place(1)).await, None);
+    assert!(!disks.contains(place(1)) && !put(&disks, 2, b"", 1000));
+    assert_eq!(disks.stats()[0].timeouts, before);
     device.set(Faults::default());
+    until("it is used again", || disks.stats()[0].state == State::Ready);
     until("it answers again", || matches!(disks.try_read(place(1)), Read::Ready(_)));
     Arc::into_inner(disks).unwrap().stop();
 }
