@@ -428,6 +428,12 @@ impl<H, P, E: Clone> Reader<H, P, E> {
 }
 
 impl<H, P, E> Reader<H, P, E> {
+    /// Whether all of the body has come and was kept: what is stored as it arrives is in the store then.
+    pub fn is_kept_whole(&self) -> bool {
+        let state = self.fill.lock();
+        state.kept && state.end == Some(Ok(()))
+    }
+
     /// Reading goes on at this offset. Bytes before it are not waited for, nor held.
     pub fn seek(&self, offset: u64) {
         let mut state = self.fill.lock();
@@ -436,8 +442,9 @@ impl<H, P, E> Reader<H, P, E> {
         }
     }
 
-    /// The next bytes: all that are here in one piece. `None`: the end of a body that ended well.
-    pub fn poll_data(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+    /// The next bytes: all that are here in one piece, but at most so many (and one at least); the rest stays for the next
+    /// call. `None`: the end of a body that ended well.
+    pub fn poll_data(&self, cx: &Context<'_>, most: usize) -> Poll<Option<Result<Bytes, Cut>>> {
         let (result, writer) = {
             let mut guard = self.fill.lock();
             let state = &mut *guard;
@@ -461,8 +468,10 @@ impl<H, P, E> Reader<H, P, E> {
             };
             let piece_start = piece.end - piece.data.len() as u64;
             // A piece is at most a read buffer long, so that the offset within it fits.
-            let data = piece.data.slice(usize::try_from(position - piece_start).unwrap_or(0)..);
-            reader.position = piece.end;
+            let mut data = piece.data.slice(usize::try_from(position - piece_start).unwrap_or(0)..);
+            data.truncate(most.max(1));
+            // No further than what is handed out: what lies before the position of every reader may be forgotten.
+            reader.position = position + data.len() as u64;
             let mut writer = None;
             if !state.kept {
                 state.trim(&self.fill.limits);

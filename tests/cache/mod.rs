@@ -15,6 +15,7 @@ mod fuzz;
 mod hostile;
 mod http2_origins;
 mod interim;
+mod memory;
 mod pitfalls;
 mod purge;
 mod ranges;

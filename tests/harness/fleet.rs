@@ -261,6 +261,14 @@ impl Node {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
+    /// Resident memory of the running process, in bytes.
+    #[track_caller]
+    pub fn resident(&self) -> u64 {
+        let id = self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).id();
+        let statm = std::fs::read_to_string(format!("/proc/{id}/statm")).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
+
     fn spawn(&mut self) {
         if self.process.is_none() {
             self.addresses.release();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::configuration;
 use crate::io::admin::{ReloadRequest, handler};
+use crate::io::limit;
 use crate::io::listen::Workers;
 use crate::io::node::{Node, Source, unusable_files};
 
@@ -43,6 +44,7 @@ async fn serve(global: &Global) -> Result<(), u8> {
     let source = Source { path: global.config_path()?, node: Some(plan.node.clone()) };
     let mut orders = Orders::listen().map_err(|error| failed(&error))?;
     let node = Node::new(source, plan).map_err(bad)?;
+    limit::keep(&node);
     let mut workers = Workers::start(&node, edge.workers).map_err(|error| failed(&error))?;
     let listener = tokio::net::TcpListener::bind(edge.admin).await;
     let listener = listener.map_err(|error| {

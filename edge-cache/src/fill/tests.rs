@@ -23,7 +23,7 @@ fn the_last_bytes_are_stored_before_they_are_read() {
     assert!(ready(&leader).unwrap().is_ok());
     writer.finish(b"last", |pieces| {
         assert_eq!(pieces.unwrap().concat(), b"first last");
-        assert!(leader.poll_data(&idle()).is_pending());
+        assert!(leader.poll_data(&idle(), usize::MAX).is_pending());
     });
     assert_eq!(ready(&leader).unwrap().unwrap(), b"last");
     assert_eq!(ready(&leader), None);
@@ -36,7 +36,7 @@ fn idle() -> Context<'static> {
 fn ready(
     reader: &Reader<&'static str, &'static str, &'static str>,
 ) -> Option<Result<Vec<u8>, Cut>> {
-    match reader.poll_data(&idle()) {
+    match reader.poll_data(&idle(), usize::MAX) {
         Poll::Ready(data) => data.map(|data| data.map(|data| data.to_vec())),
         Poll::Pending => panic!("nothing to read yet"),
     }
@@ -51,7 +51,7 @@ fn readers_go_at_their_own_pace_and_from_any_offset() {
     assert!(matches!(leader.poll_answer(&idle()), Poll::Ready(Some(Answer::Shared(_)))));
     assert!(writer.push(&[1; 20_000][..600]));
     assert_eq!(ready(&leader).unwrap().unwrap().len(), 600);
-    assert!(leader.poll_data(&idle()).is_pending());
+    assert!(leader.poll_data(&idle(), usize::MAX).is_pending());
     assert!(writer.push(&[2; 100]));
     late.seek(650);
     assert_eq!(ready(&late).unwrap().unwrap(), [2; 50]);
@@ -130,7 +130,7 @@ fn a_body_too_large_passes_in_a_window() {
     assert!(writer.fill().join(false).is_none());
     assert_eq!(writer.poll_room(&idle()), Poll::Pending, "the fastest reader has read nothing");
     for _ in 0..30 {
-        while leader.poll_data(&idle()).is_ready() {}
+        while leader.poll_data(&idle(), usize::MAX).is_ready() {}
         assert_eq!(writer.poll_room(&idle()), Poll::Ready(true));
         writer.push(&[0; 9_999]);
         let held = writer.fill().held();
@@ -189,7 +189,8 @@ fn a_thousand_readers_on_several_threads_get_the_same_bytes() {
                         let answer = poll_fn(|cx| reader.poll_answer(cx)).await;
                         assert!(matches!(answer, Some(Answer::Shared(_))));
                         let mut at = 0;
-                        while let Some(data) = poll_fn(|cx| reader.poll_data(cx)).await {
+                        while let Some(data) = poll_fn(|cx| reader.poll_data(cx, usize::MAX)).await
+                        {
                             let data = data.unwrap();
                             assert_eq!(data, expected[at..at + data.len()]);
                             at += data.len();
@@ -275,4 +276,71 @@ fn a_body_that_is_stored_as_it_arrives_passes_in_a_window() {
     leader.seek(590_000);
     assert_eq!(ready(&leader).unwrap().unwrap(), [30; 10_000]);
     assert_eq!(ready(&leader), None);
+}
+
+/// What a reader that takes little at a time has not taken stays there, though nothing is kept for others.
+#[test]
+fn who_takes_less_than_a_piece_gets_the_rest_of_it() {
+    for keep in [true, false] {
+        let (writer, leader) = TestFill::begin(LIMITS);
+        let fast = writer.fill().join(false).unwrap();
+        writer.share(Arc::new("head"), keep);
+        writer.push(b"0123456789");
+        let take = |most| match leader.poll_data(&idle(), most) {
+            Poll::Ready(Some(Ok(data))) => data.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(take(4), b"0123");
+        assert_eq!(ready(&fast).unwrap().unwrap(), b"0123456789");
+        writer.push(b"abc");
+        assert_eq!(take(0), b"4", "one at least");
+        assert_eq!(take(usize::MAX), b"56789");
+        assert_eq!(take(usize::MAX), b"abc");
+        writer.finish(b"", drop);
+        assert_eq!(ready(&leader), None);
+    }
+}
+
+proptest! {
+    /// Readers with any shares, in any turn with the writer, of a body that is kept or passes.
+    #[test]
+    fn any_sequence_of_shares_gives_the_body(
+        turns in proptest::collection::vec((0..3usize, 0..6000usize), 1..200),
+        keep in any::<bool>(),
+        chunk in 1..9000usize,
+    ) {
+        let body: Vec<u8> = (0..100_000u32).map(|at| (at % 251 + at / 251) as u8).collect();
+        let limits = Limits { keep: 1 << 20, ahead: 20_000, window: 30_000, readers: 10 };
+        let (writer, leader) = TestFill::begin(limits);
+        let readers = [leader, writer.fill().join(false).unwrap()];
+        writer.share(Arc::new("head"), keep);
+        let mut read = [Vec::new(), Vec::new()];
+        let mut left = &body[..];
+        for (who, most) in turns {
+            match readers.get(who) {
+                Some(reader) => match reader.poll_data(&idle(), most) {
+                    Poll::Ready(Some(Ok(data))) => {
+                        prop_assert!(data.len() <= most.max(1));
+                        read[who].extend_from_slice(&data);
+                    }
+                    Poll::Ready(other) => prop_assert!(false, "{other:?}"),
+                    Poll::Pending => prop_assert_eq!(read[who].len(), body.len() - left.len()),
+                },
+                None if writer.poll_room(&idle()).is_ready() => {
+                    let (now, then) = left.split_at(chunk.min(left.len()));
+                    writer.push(now);
+                    left = then;
+                }
+                None => {}
+            }
+        }
+        writer.push(left);
+        writer.finish(b"", drop);
+        for (reader, mut read) in readers.iter().zip(read) {
+            while let Some(data) = ready(reader) {
+                read.extend(data.unwrap());
+            }
+            prop_assert!(read == body);
+        }
+    }
 }

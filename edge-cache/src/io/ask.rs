@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::http2_content::Outflow;
 use super::interim::Sink;
 use super::request_body::{RequestBody, RequestBodyError};
 
@@ -117,6 +118,8 @@ impl Upload {
         self.broken.load(Ordering::Relaxed)
     }
 }
+
+impl Outflow for Outgoing {}
 
 impl Body for Outgoing {
     type Data = Bytes;

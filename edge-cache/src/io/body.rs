@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::http2_content::Outflow;
 use super::pull::{NotReady, Pull, Ready};
 use super::telemetry::Exchange;
 use super::upstream_body::{BodyError, UpstreamBody};
 use crate::fill::Cut;
 use crate::semantics::range::{ByteRange, Multipart};
+use crate::store::budget::Share;
 
 /// Where the bytes come from.
 enum Source {
@@ -32,9 +34,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, SendError>>> {
+    fn poll_next(
+        &mut self,
+        cx: &Context<'_>,
+        share: Share,
+    ) -> Poll<Option<Result<Bytes, SendError>>> {
         if self.within {
-            match self.pull.poll_next(cx) {
+            match self.pull.poll_next(cx, share) {
                 Poll::Ready(None) if self.pull.left() == Some(0) => self.within = false,
                 Poll::Ready(None) => {
                     let missing = self.pull.left().unwrap_or(0);
@@ -154,15 +160,16 @@ impl ResponseBody {
     fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
+        share: Share,
     ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
         let data = match &mut self.source {
             Source::Empty => None,
             Source::Once(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
             Source::Pull(pull) => {
-                return pull.poll_next(cx).map_ok(Frame::data);
+                return pull.poll_next(cx, share).map_ok(Frame::data);
             }
             Source::Parts(parts) => {
-                return parts.poll_next(cx).map_ok(Frame::data);
+                return parts.poll_next(cx, share).map_ok(Frame::data);
             }
             Source::Upstream(body) => {
                 return Pin::new(body.as_mut())
@@ -171,6 +178,20 @@ impl ResponseBody {
             }
         };
         Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+    }
+
+    /// What may be held of it while it waits for the client.
+    fn share(&self) -> Share {
+        self.exchange.as_ref().map_or(Share::Stored, |exchange| exchange.share())
+    }
+
+    /// The client takes nothing for now, and no more than its share may be held for it.
+    fn let_go(&mut self) {
+        match &mut self.source {
+            Source::Pull(pull) => pull.rest(),
+            Source::Parts(parts) => parts.pull.rest(),
+            Source::Empty | Source::Once(_) | Source::Upstream(_) => {}
+        }
     }
 
     fn finish(&mut self, whole: bool) {
@@ -183,6 +204,14 @@ impl ResponseBody {
         }
         self.source = Source::Empty;
         self.exchange = None;
+    }
+}
+
+impl Outflow for ResponseBody {
+    fn rest(self: Pin<&mut Self>) {
+        if self.share() != Share::Stored {
+            self.get_mut().let_go();
+        }
     }
 }
 
@@ -199,7 +228,14 @@ impl Body for ResponseBody {
             this.finish(true);
             return Poll::Ready(None);
         }
-        let frame = match this.poll_source(cx) {
+        let share = this.share();
+        if let (Share::Copy(most), Some(exchange)) = (share, &this.exchange)
+            && exchange.backlog().poll_room(cx, most).is_pending()
+        {
+            this.let_go();
+            return Poll::Pending;
+        }
+        let frame = match this.poll_source(cx, share) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
@@ -232,6 +268,7 @@ impl Body for ResponseBody {
                     }
                     if let Some(exchange) = &mut this.exchange {
                         exchange.add_sent(data.len() as u64);
+                        exchange.is_handed(data.len());
                         exchange.is_passed |= matches!(this.source, Source::Upstream(_));
                     }
                     if this.remaining == Some(0) {

@@ -119,7 +119,7 @@ where
     if !http2 {
         let (sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
-            .max_buf_size(MAX_HEAD.max(256 << 10))
+            .max_buf_size(MAX_HEAD)
             // RFC 9112 §5.1: a proxy takes such spaces off, from responses.
             .allow_spaces_after_header_name_in_responses(true)
             .handshake(TokioIo::new(io))

@@ -327,7 +327,7 @@ pub(super) async fn receive(
         && !node.store.is_unsegmented(&job.key);
     let held_most = if in_segments { WINDOW + layout.size() } else { u64::MAX };
     let needed = length.unwrap_or(0).min(held_most);
-    if stored.is_ok() && !held.set(needed) {
+    if stored.is_ok() && !held.take(needed).await {
         stored = Err(Reason::Overload);
     }
     // An error is told to all who wait: each asking for itself would be the worst that they could do to an origin that

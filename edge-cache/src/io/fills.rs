@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderMap;
+use tokio::sync::Notify;
 
 use super::fetch::Fetched;
 use super::fill_head::{FillHead, Since};
@@ -41,7 +43,10 @@ pub struct Fills {
     arrivals: AtomicU64,
     /// Bytes that they hold, all together.
     held: AtomicU64,
-    max_held: u64,
+    room: AtomicU64,
+    /// Told when some of it is given back.
+    given_back: Notify,
+    waiting: AtomicUsize,
     keep: u64,
 }
 
@@ -82,7 +87,9 @@ impl Fills {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             arrivals: AtomicU64::new(0),
             held: AtomicU64::new(0),
-            max_held: (memory / 2).max(max_object),
+            room: AtomicU64::new((memory / 2).max(max_object)),
+            given_back: Notify::new(),
+            waiting: AtomicUsize::new(0),
             keep: max_object,
         }
     }
@@ -97,9 +104,20 @@ impl Fills {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// They may hold so much from now on, but always one whole body.
+    pub fn set_room(&self, bytes: u64) {
+        self.room.store(bytes.max(self.keep), Ordering::Relaxed);
+    }
+
+    fn tell_one(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.given_back.notify_one();
+        }
+    }
+
     /// The same as a share of what they may hold.
     pub fn fullness(&self) -> f64 {
-        self.held() as f64 / self.max_held.max(1) as f64
+        self.held() as f64 / self.room.load(Ordering::Relaxed).max(1) as f64
     }
 
     /// Fetches that others can join.
@@ -300,6 +318,9 @@ pub(super) struct Held<'a> {
     bytes: u64,
 }
 
+/// For how long a fetch waits for room at most. Those that have room need no more of it to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 impl<'a> Held<'a> {
     pub(super) const fn new(fills: &'a Fills) -> Self {
         Self { fills, bytes: 0 }
@@ -310,10 +331,57 @@ impl<'a> Held<'a> {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes <= before {
             self.fills.held.fetch_sub(before - bytes, Ordering::Relaxed);
+            self.fills.tell_one();
             return true;
         }
         let more = bytes - before;
-        self.fills.held.fetch_add(more, Ordering::Relaxed) + more <= self.fills.max_held
+        let held = self.fills.held.fetch_add(more, Ordering::Relaxed) + more;
+        held <= self.fills.room.load(Ordering::Relaxed)
+    }
+
+    /// It is to hold this many, and holds nothing yet: waits until there is room. `false` when that takes too long; it
+    /// holds nothing then.
+    pub(super) async fn take(&mut self, bytes: u64) -> bool {
+        if self.try_take(bytes) {
+            return true;
+        }
+        self.fills.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waits(&self.fills.waiting);
+        // What was given back before it counted as one who waits was told to nobody.
+        if self.try_take(bytes) {
+            return true;
+        }
+        let taken = async {
+            loop {
+                // Told before it waits, it does not wait. In turn, so that a crowd is not woken for one.
+                self.fills.given_back.notified().await;
+                if self.try_take(bytes) {
+                    return;
+                }
+            }
+        };
+        let taken = tokio::time::timeout(PATIENCE, taken).await.is_ok();
+        // There may be room for the next one, too; who gives up passes on what it was told.
+        self.fills.tell_one();
+        taken
+    }
+
+    fn try_take(&mut self, bytes: u64) -> bool {
+        let room = self.fills.room.load(Ordering::Relaxed);
+        let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= room);
+        let taken = self.fills.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok();
+        if taken {
+            self.bytes = bytes;
+        }
+        taken
+    }
+}
+
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

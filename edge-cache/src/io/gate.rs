@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::backlog::Backlog;
 use crate::admit::Reject;
 use crate::framing::{Event, Framing};
 
@@ -44,6 +45,7 @@ pub struct Shared {
     switched: AtomicBool,
     /// It ends by a reset.
     aborted: AtomicBool,
+    backlog: Backlog,
 }
 
 /// Bytes that go out before the response that the service has not given yet.
@@ -64,6 +66,7 @@ impl Default for Shared {
             early: Mutex::default(),
             switched: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
+            backlog: Backlog::default(),
         }
     }
 }
@@ -72,6 +75,11 @@ impl Shared {
     /// The verdict on the head that hyper has just parsed.
     pub fn verdict(&self) -> Result<(), Reject> {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or(Ok(()))
+    }
+
+    /// What waits for the socket.
+    pub const fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// A request has begun: the connection is not idle until the guard is gone.
@@ -128,6 +136,11 @@ impl Shared {
 pub struct Busy(Arc<Shared>);
 
 impl Busy {
+    /// What waits for the connection's socket.
+    pub(super) fn backlog(&self) -> &Backlog {
+        self.0.backlog()
+    }
+
     /// The response was cut, and the client could not see it from anything but a reset.
     pub(super) fn abort(&self) {
         self.0.abort();
@@ -260,6 +273,10 @@ impl<S: Linger> Gate<S> {
         buf.put_slice(&self.held[..length]);
         self.held.advance(length);
         self.released -= length;
+        if self.held.is_empty() {
+            // An idle connection has no buffer.
+            self.held = BytesMut::new();
+        }
     }
 
     /// Whether the client has taken too long with what it should send.
@@ -308,7 +325,6 @@ impl<S: Linger> AsyncRead for Gate<S> {
             if this.broken {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
-            this.held.reserve(READ);
             let Some(inner) = &mut this.inner else { return Poll::Ready(Ok(())) };
             match read_more(inner, cx, &mut this.held) {
                 Poll::Pending => {
@@ -362,6 +378,17 @@ impl<S: Linger> Gate<S> {
 }
 
 impl<S: Linger> Gate<S> {
+    fn watch_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(taken)) = &result {
+            self.shared.backlog.taken(*taken);
+        }
+        self.watch_write(cx, result)
+    }
+
     /// Writes the rest of the interim response that is under way.
     fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.early.is_empty() {
@@ -404,7 +431,7 @@ impl<S: Linger> AsyncWrite for Gate<S> {
         ready!(this.poll_early(cx))?;
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let result = Pin::new(inner).poll_write(cx, buf);
-        this.watch_write(cx, result)
+        this.watch_content(cx, result)
     }
 
     fn poll_write_vectored(
@@ -416,7 +443,7 @@ impl<S: Linger> AsyncWrite for Gate<S> {
         ready!(this.poll_early(cx))?;
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let result = Pin::new(inner).poll_write_vectored(cx, bufs);
-        this.watch_write(cx, result)
+        this.watch_content(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -430,6 +457,9 @@ impl<S: Linger> AsyncWrite for Gate<S> {
         }
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let result = Pin::new(inner).poll_flush(cx);
+        if result.is_ready() {
+            this.shared.backlog.clear();
+        }
         this.watch_write(cx, result)
     }
 

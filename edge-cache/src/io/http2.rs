@@ -110,7 +110,8 @@ async fn answer(
     let is_head = parts.method == Method::HEAD;
     let body = RequestBody::Http2(Http2Body::new(stream, length, wanted));
     // The connection is not idle before all of the response is on its way.
-    let _busy = connection.gate.begin();
+    let gate = Arc::clone(&connection.gate);
+    let _busy = gate.begin();
     let reply = Mutex::new(reply);
     let lock = || reply.lock().unwrap_or_else(PoisonError::into_inner);
     let response = {
@@ -143,7 +144,10 @@ async fn answer(
     let sent = lock().send_response(Response::from_parts(head, ()), ended);
     match sent {
         Ok(_) if ended => {}
-        Ok(stream) => send(stream, body, Some(limits.idle), Reason::INTERNAL_ERROR).await,
+        Ok(stream) => {
+            let backlog = Some(gate.backlog());
+            send(stream, body, Some(limits.idle), Reason::INTERNAL_ERROR, backlog).await;
+        }
         Err(error) => {
             tracing::debug!(%error, "a response cannot be sent");
             lock().send_reset(Reason::INTERNAL_ERROR);

@@ -26,9 +26,13 @@ use super::node::Node;
 use super::request_body::RequestBody;
 use super::serve::{Connection, handle};
 use super::telemetry::Peer;
+use crate::store::budget::Share;
 
 /// After an accept that failed, most often for want of descriptors: trying again at once would spin.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What TLS encrypts at once.
+const TLS_RECORD: usize = 16 << 10;
 
 /// A listener's address and whether it speaks TLS.
 type Place = (SocketAddr, bool);
@@ -267,7 +271,7 @@ fn take(
     let max = node.snapshot.load().plan.edge.max_connections as usize;
     let before = node.telemetry.connections.fetch_add(1, Ordering::Relaxed);
     let counted = Arc::new(Counted { node: Arc::clone(node), _alive: alive.clone() });
-    if before >= max {
+    if before >= max || !node.limit.has_room(before) {
         node.telemetry.refused.inc();
         return;
     }
@@ -302,7 +306,14 @@ async fn serve(
     }
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&snapshot.tls));
     drop(snapshot);
-    let stream = tokio::time::timeout(limits.head, acceptor.accept(stream)).await??;
+    let share = counted.node.share();
+    let accepted = acceptor.accept_with(stream, |session| {
+        if let Share::Copy(most) = share {
+            // What is encrypted already and the socket has not taken: without this, 64 KiB.
+            session.set_buffer_limit(Some(most.max(TLS_RECORD)));
+        }
+    });
+    let stream = tokio::time::timeout(limits.head, accepted).await??;
     let session = stream.get_ref().1;
     let version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
@@ -333,11 +344,11 @@ where
     if !is_http1 {
         return http2::serve(gate, connection, limits).await.map_err(BoxError::from);
     }
+    // Boxed: hyper keeps room for a request's future in every connection, idle ones too.
     let service = service_fn(move |request: Request<Incoming>| {
-        let connection = Arc::clone(&connection);
-        async move {
-            Ok::<_, Infallible>(handle(connection, request.map(RequestBody::Http1), None).await)
-        }
+        let handled = handle(Arc::clone(&connection), request.map(RequestBody::Http1), None);
+        let handled = Box::pin(handled);
+        async move { Ok::<_, Infallible>(handled.await) }
     });
     let mut stopping = node.stopping();
     // The gate has time-outs that hyper has not, and bounds the head before hyper sees it. `pipeline_flush` stays off: with

@@ -15,6 +15,7 @@
 //!   `streams` says and used as `streams_exchange` does), signed by [`signer`] where it is a bucket, past a [`server`] that [`health`] knows to be down.
 //!   [`ask`] is one such request, [`upstream_body`] the content that comes; [`fenced`] asks on where a purge has made an
 //!   answer too old, `fill_head` tells those who wait, `head_update` is what HEAD tells of what is stored.
+//! * [`limit`] keeps all of it to the process's memory, [`backlog`] is what a slow client has not taken.
 //! * [`encoder`]: encodings of stored objects, made beside all this.
 //! * [`disk`]: the disks of the node; [`under`] is how the store stands on them, [`bring`] what comes back for a request.
 //! * [`node`]: what all workers share, and the reload of it; [`admin`]: the operator's side; [`telemetry`]: metrics, log.
@@ -24,6 +25,7 @@
 
 pub mod admin;
 pub mod ask;
+pub mod backlog;
 pub mod body;
 pub mod bring;
 pub mod connect;
@@ -43,6 +45,7 @@ pub mod http2;
 mod http2_content;
 pub mod interim;
 mod join;
+pub mod limit;
 pub mod listen;
 pub mod node;
 pub mod part;

@@ -23,6 +23,7 @@ use super::doubt::Doubt;
 use super::encoder::Encoder;
 use super::fill_task::Fills;
 use super::health;
+use super::limit::Limit;
 use super::pool::{Timeouts, Upstream, UpstreamSpec};
 use super::predict::Predicting;
 use super::purge_log::{self, PurgeLog};
@@ -65,6 +66,8 @@ pub struct Node {
     pub purge_log: Option<PurgeLog>,
     /// Whether some are not.
     pub doubt: Doubt,
+    /// What the process may take.
+    pub limit: Limit,
     /// What makes encodings of it.
     pub encoder: Encoder,
     /// Metrics.
@@ -262,6 +265,7 @@ impl Node {
             started: plan,
             store,
             under: under.clone(),
+            limit: Limit::new(memory, layout.size()),
             encoder: Encoder::default(),
             fills: Fills::new(memory, max_object),
             positions,
@@ -330,8 +334,7 @@ impl Node {
         self.telemetry.reload_ok.set(0.0);
     }
 
-    /// Takes the node out of service, or back: it goes on to serve, but says on its health path that it should not
-    /// be sent clients.
+    /// Takes the node out of service, or back: it goes on to serve, but its health path says that it wants no clients.
     pub fn set_drained(&self, drained: bool) {
         self.drained.store(drained, Ordering::Relaxed);
     }
@@ -354,7 +357,7 @@ impl Node {
     /// The text of the metrics.
     pub fn metrics(&self) -> String {
         let telemetry = &self.telemetry;
-        telemetry.collect(self.store.memory().stats(), self.is_draining());
+        telemetry.collect(self.store.memory().stats(), &self.limit, self.is_draining());
         self.under.iter().for_each(|under| under.collect(&telemetry.registry));
         let snapshot = self.snapshot.load();
         for (name, origin) in &snapshot.origins {

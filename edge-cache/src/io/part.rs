@@ -264,10 +264,12 @@ async fn take(
         }
         return receive(node, job, fetched, writer, entry).await;
     }
+    let layout = node.store.layout();
     let Judged { stored, vary, variant, .. } =
         judged(node, job, &fetched, &headers, StatusCode::OK, None);
     let mut held = Held::new(&node.fills);
-    let fits = held.set(part.taken.length());
+    // As it is read, and as it is put together for the store.
+    let fits = held.take(part.taken.length() + part.taken.length().min(layout.size())).await;
     let (head, variant) = match (stored, variant) {
         (Ok(head), Some(variant)) if fits => (head, variant),
         (stored, _) => {
@@ -309,7 +311,6 @@ async fn take(
             Arc::new(Object::segmented(key, variant, head, version, part.complete))
         }
     };
-    let layout = node.store.layout();
     let is_stored = object.is_combinable();
     writer.begin_at(part.taken.start);
     let (first, last) = (layout.index(part.taken.start), layout.index(part.taken.end));
@@ -406,6 +407,7 @@ async fn bring(
                 writer.push(&data);
                 if let Some(spill) = &mut spill {
                     spill.push(&data);
+                    writer.stored_through(spill.stored_through(writer.fill().start()));
                 }
             }
             Some(Err(_)) => return Ended::Cut,

@@ -17,6 +17,7 @@ use super::pool::FetchError;
 use super::spill::{Use, from_version};
 use crate::fill::{Answer, Cut};
 use crate::semantics::range::ByteRange;
+use crate::store::budget::Share;
 use crate::store::{Content, Object, Version};
 
 /// A place in a body, and where its bytes are found.
@@ -187,18 +188,7 @@ impl Pull {
         self.at = range.start;
         self.end = Some(range.end.saturating_add(1));
         match &mut self.place {
-            Place::Pieces { pieces, piece, skip } => {
-                let mut rest = range.start;
-                *piece = 0;
-                while let Some(bytes) = pieces.get(*piece)
-                    && rest >= bytes.len() as u64
-                {
-                    rest -= bytes.len() as u64;
-                    *piece += 1;
-                }
-                // Less than a piece, which is in memory.
-                *skip = usize::try_from(rest).unwrap_or(0);
-            }
+            Place::Pieces { pieces, piece, skip } => (*piece, *skip) = pieces.find(range.start),
             Place::Segments(segments) => {
                 if let Some((reader, _)) = &segments.reader {
                     reader.seek(range.start);
@@ -221,30 +211,72 @@ impl Pull {
         }
     }
 
-    /// The next bytes. `None`: all have come, or the fetch has ended well.
-    pub fn poll_next(&mut self, cx: &Context<'_>) -> Polled {
+    /// The client takes nothing now: what can be had again is let go.
+    pub fn rest(&mut self) {
+        if let Place::Segments(segments) = &mut self.place {
+            segments.rest();
+        }
+    }
+
+    /// The next bytes. `None`: all have come, or the fetch has ended well. With a share that is a copy, they hold nothing
+    /// of what is stored.
+    pub fn poll_next(&mut self, cx: &Context<'_>, share: Share) -> Polled {
         if self.left() == Some(0) {
             return Poll::Ready(None);
         }
+        let most = at_once(share, self.left());
         let polled = match &mut self.place {
-            Place::Pieces { pieces, piece, skip } => Poll::Ready(pieces.get(*piece).map(|bytes| {
-                *piece += 1;
-                Ok(bytes.slice(std::mem::take(skip).min(bytes.len())..))
-            })),
-            Place::Fill(reader) => reader.poll_data(cx).map_err(SendError::from),
-            Place::Segments(segments) => segments.poll_next(self.at, self.end, cx),
-        };
-        polled.map_ok(|mut data| {
-            if let Some(left) = self.left() {
-                data.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(data.len()));
+            Place::Pieces { pieces, piece, skip } => {
+                Poll::Ready(pieces.next(piece, skip, most).map(Ok))
             }
+            Place::Fill(reader) => reader.poll_data(cx, most).map_err(SendError::from),
+            Place::Segments(segments) => segments.poll_next(self.at, self.end, cx, share),
+        };
+        polled.map_ok(|data| {
             self.at += data.len() as u64;
-            data
+            match share {
+                Share::Stored => data,
+                Share::Copy(_) => Bytes::copy_from_slice(&data),
+            }
         })
     }
 }
 
+/// Bytes that a client with this share is given at once, of so many that are left for it.
+fn at_once(share: Share, left: Option<u64>) -> usize {
+    let most = match share {
+        Share::Stored => usize::MAX,
+        Share::Copy(most) => most.max(1),
+    };
+    left.map_or(most, |left| usize::try_from(left).unwrap_or(usize::MAX).min(most))
+}
+
 impl Pieces {
+    /// The piece that holds a byte, and how many are before it there.
+    fn find(&self, offset: u64) -> (usize, usize) {
+        let (mut piece, mut rest) = (0, offset);
+        while let Some(bytes) = self.get(piece)
+            && rest >= bytes.len() as u64
+        {
+            rest -= bytes.len() as u64;
+            piece += 1;
+        }
+        // Less than a piece, which is in memory.
+        (piece, usize::try_from(rest).unwrap_or(0))
+    }
+
+    /// At most so many bytes from there on, after which the place is that of the next one.
+    fn next(&self, piece: &mut usize, skip: &mut usize, most: usize) -> Option<Bytes> {
+        let bytes = self.get(*piece)?;
+        let from = (*skip).min(bytes.len());
+        let end = from.saturating_add(most).min(bytes.len());
+        match end == bytes.len() {
+            true => (*piece, *skip) = (*piece + 1, 0),
+            false => *skip = end,
+        }
+        Some(bytes.slice(from..end))
+    }
+
     fn get(&self, at: usize) -> Option<&Bytes> {
         match self {
             Self::Whole(body) => (at == 0 && !body.is_empty()).then_some(body),
@@ -269,10 +301,22 @@ impl Segments {
         }
     }
 
-    fn poll_next(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>) -> Polled {
+    /// Lets go of a fetch that holds bytes which the store has, too, and which could be fetched again.
+    fn rest(&mut self) {
+        let Some(refetch) = &self.refetch else { return };
+        let store = &self.used.node().store;
+        self.reader.take_if(|(reader, brings)| {
+            (matches!(brings, Brings::Part(_)) || reader.is_kept_whole())
+                && !store.is_unsegmented(&refetch.job.key)
+        });
+    }
+
+    /// The bytes from `at` on, as many as the share allows.
+    fn poll_next(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>, share: Share) -> Polled {
+        let most = at_once(share, end.map(|end| end.saturating_sub(at)));
         loop {
             if let Some((reader, brings)) = &self.reader {
-                match (reader.poll_data(cx), brings) {
+                match (reader.poll_data(cx, most), brings) {
                     // What it brought has been read. The rest is elsewhere, where there is one.
                     (Poll::Ready(None), _) if end.is_some() => self.reader = None,
                     (Poll::Ready(Some(Err(Cut::Behind))), _) => {}
@@ -295,7 +339,8 @@ impl Segments {
                 None => ready!(self.poll_below(at, cx)),
                 here => here,
             };
-            if let Some(data) = data {
+            if let Some(mut data) = data {
+                data.truncate(most);
                 self.tries = 0;
                 self.refetch.iter().for_each(|refetch| refetch.touch(self.used.node()));
                 if let Some((reader, _)) = &self.reader {
@@ -303,6 +348,8 @@ impl Segments {
                 }
                 return Poll::Ready(Some(Ok(data)));
             }
+            // Who holds little asks for no more than what is next.
+            let end = if share == Share::Stored { end } else { end.map(|end| end.min(at + 1)) };
             match ready!(self.poll_asked(at, end, cx)) {
                 Ok(Asked::Stored) => {}
                 Ok(Asked::Coming(reader, part, _)) => {
@@ -352,7 +399,8 @@ impl Segments {
         cx: &Context<'_>,
     ) -> Poll<Result<Ready, NotReady>> {
         let layout = self.used.node().store.layout();
-        let promised = at.saturating_add(PROMISED).min(end.unwrap_or(u64::MAX));
+        let ahead = if self.used.node().reads_ahead() { PROMISED } else { 1 };
+        let promised = at.saturating_add(ahead).min(end.unwrap_or(u64::MAX));
         let last = layout.index(promised.saturating_sub(1).max(at));
         loop {
             let first = self.promised.max(layout.index(at));
@@ -381,6 +429,7 @@ impl Segments {
             };
             self.promised = missing;
             let missing_at = layout.start(missing).max(at);
+            let end = if ahead == PROMISED { end } else { end.map(|end| end.min(missing_at + 1)) };
             match ready!(self.poll_asked(missing_at, end, cx))? {
                 // Unless it has gone again.
                 Asked::Stored => {}

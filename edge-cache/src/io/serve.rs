@@ -114,6 +114,10 @@ pub async fn handle(
     let admitted = verdict.and_then(|()| admit::admit(&head, body.is_end_stream()));
     match admitted {
         Ok(admitted) if admitted.path == HEALTH => health(node, exchange, &parts.method),
+        Ok(_) if node.limit.is_full() => {
+            let (status, reason) = (StatusCode::SERVICE_UNAVAILABLE, Reason::Overload);
+            respond::refuse(exchange, &node.name, Reject { status, reason, close: true }, http1)
+        }
         Ok(admitted) => {
             let client = client.filter(|_| admitted.upgrade);
             match route(&connection, &snapshot, &parts, admitted, early, exchange) {

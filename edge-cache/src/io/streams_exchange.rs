@@ -61,7 +61,7 @@ pub(super) async fn exchange(
     let (sending, unsent) = match body {
         Outgoing::Stream(_) if !body.is_end_stream() => {
             // How long a server may take no content, its time-outs for the response say.
-            let sending = tokio::spawn(send(stream, body, None, Reason::CANCEL));
+            let sending = tokio::spawn(send(stream, body, None, Reason::CANCEL, None));
             (Sending(Some(sending.abort_handle())), None)
         }
         empty => (Sending(None), Some(empty)),

@@ -11,12 +11,14 @@ use shared::io::log::JsonLog;
 use shared::metrics::{Counter, Family, Gauge, Histogram, Registry};
 use shared::time::UnixMillis;
 
+use super::backlog::Backlog;
 use super::gate::Busy;
 use crate::meter::Meter;
 use crate::predict::live::Fate;
 use crate::rules::signed::redacted;
 use crate::semantics::Reason;
 use crate::semantics::reason::Outcome;
+use crate::store::budget::Share;
 
 /// Requests by what the cache made of them.
 pub const REQUESTS: Family = Family {
@@ -147,8 +149,18 @@ const CONNECTIONS: Family =
     Family { name: "edge_cache_connections", help: "Client connections.", labels: &[] };
 const REFUSED: Family = Family {
     name: "edge_cache_connections_refused_total",
-    help: "Client connections closed at once, because there were `max_connections` already.",
+    help: "Client connections closed at once, because there were `max_connections` already, or as many as `memory` has room for.",
     labels: &[],
+};
+const RESIDENT: Family = Family {
+    name: "edge_cache_resident_bytes",
+    help: "Resident memory of the process, which `memory` bounds.",
+    labels: &[],
+};
+const CAPACITY: Family = Family {
+    name: "edge_cache_store_capacity_bytes",
+    help: "What the tier may take now: memory is what connections and fetches leave of it.",
+    labels: &["tier"],
 };
 const LOG_DROPPED: Family = Family {
     name: "edge_cache_log_dropped_total",
@@ -262,12 +274,19 @@ impl Telemetry {
     }
 
     /// Takes over what is counted elsewhere, for a scrape.
-    pub fn collect(&self, memory: crate::store::memory::Stats, draining: bool) {
+    pub fn collect(
+        &self,
+        memory: crate::store::memory::Stats,
+        limit: &super::limit::Limit,
+        draining: bool,
+    ) {
         let registry = &self.registry;
         registry.gauge(&STORE_BYTES, &["memory"]).set(memory.bytes as f64);
         registry.gauge(&STORE_OBJECTS, &["memory"]).set(memory.objects as f64);
         let evictions = registry.counter(&EVICTIONS, &["memory"]);
         evictions.add(memory.evictions.saturating_sub(evictions.get()));
+        registry.gauge(&CAPACITY, &["memory"]).set(limit.capacity() as f64);
+        registry.gauge(&RESIDENT, &[]).set(limit.resident() as f64);
         registry.gauge(&CONNECTIONS, &[]).set(self.connections.load(Ordering::Relaxed) as f64);
         registry.gauge(&DRAINING, &[]).set(f64::from(u8::from(draining)));
     }
@@ -401,6 +420,24 @@ impl Exchange {
     pub fn add_sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.node.telemetry.bytes_out.add(bytes);
+    }
+
+    /// What its response may hold while it waits for the client.
+    pub fn share(&self) -> Share {
+        self.node.share()
+    }
+
+    /// What waits for the client's socket.
+    pub(super) fn backlog(&self) -> &Backlog {
+        self.busy.backlog()
+    }
+
+    /// So much content waits for the client's socket now. Over HTTP/2 it waits for the client's window first, and counts
+    /// from then on.
+    pub(super) fn is_handed(&self, bytes: usize) {
+        if self.version < Version::HTTP_2 {
+            self.busy.backlog().add(bytes);
+        }
     }
 
     /// The response is cut. `delimited`: the client can tell by the length, or by the last chunk.

@@ -6,6 +6,7 @@
 //! [`Store::missing`], and answers like the rest once it has been [`Store::promote`]d; [`below`] is what the disks are told.
 
 pub mod below;
+pub mod budget;
 pub mod disk;
 pub mod memory;
 pub mod object;

@@ -238,7 +238,7 @@ pub struct EdgeSpec {
     pub admin: SocketAddr,
     /// A file with the bearer token of the admin API. Needed beyond loopback.
     pub admin_token_file: Option<PathBuf>,
-    /// Memory for stored objects. Connections and requests come on top.
+    /// What the process may take, all told: stored objects get what connections and requests leave.
     #[serde(default = "memory")]
     pub memory: Size,
     /// Which entries of the memory tier make room for others. None: `size-aware`, for a parent `s3-fifo`.

@@ -7,6 +7,7 @@ mod purge;
 mod purge_log;
 mod secure;
 mod segments;
+mod shares;
 mod upstreams;
 
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use crate::config::document::Step;
 use crate::config::spec::*;
 use crate::config::values::*;
 use crate::prefix::Prefix;
+use crate::size::format_size;
 
 impl Check<'_> {
     /// Names go into logs, metrics, file names and `Cache-Status`, where they must be tokens.
@@ -226,6 +227,19 @@ impl Check<'_> {
             }
             if edge.memory.0 < 1 << 20 {
                 self.error(at("memory"), "this must be at least 1MiB");
+            }
+            let connections = u64::from(edge.max_connections).saturating_mul(CONNECTION_MEMORY);
+            if connections > edge.memory.0 {
+                self.warn(
+                    at("max_connections"),
+                    format!(
+                        "{} connections take {} of memory and `memory` is {}: about {} will be let in",
+                        edge.max_connections,
+                        format_size(connections),
+                        format_size(edge.memory.0),
+                        edge.memory.0 / 4 * 3 / CONNECTION_MEMORY,
+                    ),
+                );
             }
             if edge.max_object.is_some_and(|size| size.0 > edge.memory.0 || size.0 == 0) {
                 self.error(at("max_object"), "this must be between 1B and `memory`");

@@ -6,6 +6,10 @@ use serde::Deserialize;
 
 use crate::config::values::Size;
 
+/// Memory that a client connection of a cache node takes, whatever it does: its task, buffers of heads, timers. Measured
+/// by `cargo run --release -p benches --bin memory_limit`.
+pub const CONNECTION_MEMORY: u64 = 21 << 10;
+
 /// Which entries of the memory tier make room for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]

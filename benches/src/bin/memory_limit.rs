@@ -1,0 +1,493 @@
+//! Whether a cache node keeps to its memory: the resident memory of a whole `edge-cache` process beside `memory` of its
+//! configuration, while it is idle, under connections, under churn, under slow readers of one large object, and after.
+//!
+//! `memory_limit --memory 512MiB --memory 1GiB`. Every byte that a reader gets is compared. Exit code 1 when a peak is
+//! above the goal.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a benchmark has a clock, sockets and a process of its own, and prints"
+)]
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use shared::size::parse_size;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+/// Resident memory may be so much of what is configured.
+const GOAL: f64 = 1.10;
+/// How much a client's socket takes before the node has to wait.
+const RECEIVE_BUFFER: u32 = 16 << 10;
+
+#[derive(Parser)]
+#[command(about = "Resident memory of a cache node against its limit")]
+struct Args {
+    /// `memory` of the node; may be given several times
+    #[arg(long, default_values = ["512MiB", "1GiB"], value_parser = parse_size)]
+    memory: Vec<u64>,
+    /// Connections that are open and ask nothing, and slow readers
+    #[arg(long, default_value_t = 10_000)]
+    readers: usize,
+    /// The object that they read, each from an offset of its own
+    #[arg(long, default_value = "1GiB", value_parser = parse_size)]
+    object: u64,
+    /// Objects that go through the store before
+    #[arg(long, default_value_t = 100_000)]
+    churn: u64,
+    /// For how long the slow readers read
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What each of them takes in a second
+    #[arg(long, default_value = "4KiB", value_parser = parse_size)]
+    rate: u64,
+    /// The program; default: the one beside this one
+    #[arg(long)]
+    edge: Option<PathBuf>,
+}
+
+/// The bytes of every body: those at an offset are the pattern's at the offset modulo its length.
+struct Pattern(Vec<u8>);
+
+const PERIOD: usize = (1 << 20) + 7;
+const PIECE: usize = 64 << 10;
+
+impl Pattern {
+    fn new() -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let once: Vec<u8> = (0..PERIOD)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            })
+            .collect();
+        let start = once.get(..PIECE).unwrap_or_default().to_vec();
+        Self([once, start].concat())
+    }
+
+    /// At most `length` bytes from an offset on.
+    fn at(&self, offset: u64, length: u64) -> &[u8] {
+        let from = usize::try_from(offset % PERIOD as u64).unwrap_or(0);
+        let length = usize::try_from(length).unwrap_or(PIECE).min(PIECE);
+        self.0.get(from..from + length).unwrap_or_default()
+    }
+}
+
+/// A process that ends with this value.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Looks at the resident memory of a process twenty times a second.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    peak: Arc<AtomicU64>,
+    pid: u32,
+}
+
+impl Watch {
+    fn start(pid: u32) -> Self {
+        let (stop, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, seen) = (Arc::clone(&stop), Arc::clone(&peak));
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                seen.fetch_max(resident(pid).unwrap_or(0), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        Self { stop, peak, pid }
+    }
+
+    /// The most since the last call, and what it is now.
+    fn take(&self) -> anyhow::Result<(u64, u64)> {
+        let now = resident(self.pid)?;
+        Ok((self.peak.swap(0, Ordering::Relaxed).max(now), now))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn resident(pid: u32) -> anyhow::Result<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages = statm.split(' ').nth(1).context("statm has another form")?;
+    Ok(pages.parse::<u64>()? * 4096)
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    raise_descriptor_limit();
+    let pattern = Arc::new(Pattern::new());
+    let origin = start_origin(Arc::clone(&pattern), args.object)?;
+    let mut good = true;
+    for memory in &args.memory {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = tokio::task::LocalSet::new();
+        good &= runtime.block_on(local.run_until(measure(&args, *memory, origin, &pattern)))?;
+    }
+    println!("{}", if good { "ok" } else { "above the goal" });
+    Ok(ExitCode::from(u8::from(!good)))
+}
+
+async fn measure(
+    args: &Args,
+    memory: u64,
+    origin: SocketAddr,
+    pattern: &Arc<Pattern>,
+) -> anyhow::Result<bool> {
+    let scratch = tempfile::tempdir()?;
+    let (node, address) = start_node(args, memory, origin, scratch.path())?;
+    let watch = Watch::start(node.0.id());
+    let mut good = true;
+    println!(
+        "memory = {} MiB\n{:<52}{:>10}{:>8}{:>10}",
+        memory >> 20,
+        "",
+        "peak MiB",
+        "share",
+        "then MiB"
+    );
+    let mut row = |what: &str| -> anyhow::Result<u64> {
+        let (peak, now) = watch.take()?;
+        let share = peak as f64 / memory as f64;
+        good &= share <= GOAL;
+        println!("{what:<52}{:>10.1}{share:>8.3}{:>10.1}", mib(peak), mib(now));
+        Ok(now)
+    };
+    until_it_serves(address).await?;
+    sleep(Duration::from_secs(1)).await;
+    let idle = row("idle")?;
+
+    let mut open = Vec::new();
+    for _ in 0..args.readers {
+        let mut stream = connect(address).await?;
+        stream.write_all(b"GET /.meridian/health HTTP/1.1\r\nHost: bench.test\r\n\r\n").await?;
+        let mut answer = [0; 512];
+        ensure!(stream.read(&mut answer).await? > 0, "a connection was refused");
+        open.push(stream);
+    }
+    let with = row(&format!("{} connections after one request", args.readers))?;
+    println!("    {} bytes each", with.saturating_sub(idle) / args.readers.max(1) as u64);
+    drop(open);
+    sleep(Duration::from_secs(5)).await;
+    watch.take()?;
+    row("5 s after they were closed")?;
+
+    churn(args, address, pattern).await?;
+    row(&format!("{} objects, 64 connections", args.churn))?;
+    sleep(Duration::from_secs(5)).await;
+    watch.take()?;
+    let before = row("5 s after")?;
+
+    let (read, broken) = slow_readers(args, address, pattern).await?;
+    let after = row(&format!("{} slow readers of {} MiB", args.readers, args.object >> 20))?;
+    println!(
+        "    {} MiB read, {broken} of them cut; {} bytes each over what was before",
+        read >> 20,
+        after.saturating_sub(before) / args.readers.max(1) as u64
+    );
+    sleep(Duration::from_secs(5)).await;
+    watch.take()?;
+    row("5 s after they were closed")?;
+    Ok(good)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Objects of 1 to 63 KiB, each asked for once.
+async fn churn(args: &Args, address: SocketAddr, pattern: &Arc<Pattern>) -> anyhow::Result<()> {
+    let next = Rc::new(std::cell::Cell::new(0));
+    let mut tasks = Vec::new();
+    for _ in 0..64 {
+        let (next, pattern, count) = (Rc::clone(&next), Arc::clone(pattern), args.churn);
+        tasks.push(tokio::task::spawn_local(async move {
+            let mut stream = connect(address).await?;
+            let mut buffer = vec![0; PIECE + 4096];
+            while next.get() < count {
+                let id = next.replace(next.get() + 1);
+                let request = format!("GET /o/{id} HTTP/1.1\r\nHost: bench.test\r\n\r\n");
+                stream.write_all(request.as_bytes()).await?;
+                let (mut have, mut whole) = (0, usize::MAX);
+                while have < whole {
+                    let rest = buffer.get_mut(have..).context("a response too long")?;
+                    let read = stream.read(rest).await?;
+                    ensure!(read > 0, "a connection was cut");
+                    have += read;
+                    if let Some(end) = head_end(buffer.get(..have).unwrap_or_default()) {
+                        whole = end + usize::try_from(object_size(id))?;
+                    }
+                }
+                let end = head_end(&buffer).unwrap_or(0);
+                let body = buffer.get(end..whole).unwrap_or_default();
+                ensure!(body == pattern.at(0, object_size(id)), "wrong bytes of /o/{id}");
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    Ok(())
+}
+
+fn object_size(id: u64) -> u64 {
+    (1 + id % 63) << 10
+}
+
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// What all of them have read, and how many were cut.
+async fn slow_readers(
+    args: &Args,
+    address: SocketAddr,
+    pattern: &Arc<Pattern>,
+) -> anyhow::Result<(u64, u64)> {
+    let (read, cut) = (Rc::new(std::cell::Cell::new(0)), Rc::new(std::cell::Cell::new(0)));
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let mut tasks = Vec::new();
+    for number in 0..args.readers as u64 {
+        let (read, cut, pattern) = (Rc::clone(&read), Rc::clone(&cut), Arc::clone(pattern));
+        let (length, rate) = (args.object, args.rate);
+        let offset = length / args.readers as u64 * number;
+        // All of them begin within ten seconds.
+        let begin = Duration::from_millis(10_000 * number / args.readers as u64);
+        tasks.push(tokio::task::spawn_local(async move {
+            sleep(begin).await;
+            match slow_reader(address, offset, length, rate, end, &pattern, &read).await {
+                Ok(()) => anyhow::Ok(()),
+                Err(error) if error.downcast_ref::<std::io::Error>().is_some() => {
+                    cut.set(cut.get() + 1);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    Ok((read.get(), cut.get()))
+}
+
+async fn slow_reader(
+    address: SocketAddr,
+    offset: u64,
+    length: u64,
+    rate: u64,
+    end: Instant,
+    pattern: &Pattern,
+    total: &std::cell::Cell<u64>,
+) -> anyhow::Result<()> {
+    let mut stream = connect(address).await?;
+    let request =
+        format!("GET /big HTTP/1.1\r\nHost: bench.test\r\nRange: bytes={offset}-\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        ensure!(head.len() < 4096, "no head");
+        head.push(stream.read_u8().await?);
+    }
+    if head.starts_with(b"HTTP/1.1 503") {
+        return Err(std::io::Error::from(ErrorKind::ConnectionRefused).into());
+    }
+    ensure!(head.starts_with(b"HTTP/1.1 206"), "{}", String::from_utf8_lossy(&head));
+    drop(head);
+    let mut at = offset;
+    while Instant::now() < end && at < length {
+        let mut left = rate.min(length - at);
+        while left > 0 {
+            stream.readable().await?;
+            // On the stack between two waits only: ten thousand readers have no buffer each.
+            let mut buffer = [0; 4096];
+            let room = usize::try_from(left)?.min(buffer.len());
+            let read = match stream.try_read(buffer.get_mut(..room).unwrap_or_default()) {
+                Ok(0) => return Err(std::io::Error::from(ErrorKind::UnexpectedEof).into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let got = buffer.get(..read).unwrap_or_default();
+            ensure!(got == pattern.at(at, read as u64), "wrong bytes at {at}");
+            at += read as u64;
+            left -= read as u64;
+            total.set(total.get() + read as u64);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.connect(address).await
+}
+
+async fn until_it_serves(address: SocketAddr) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while connect(address).await.is_err() {
+        ensure!(begun.elapsed() < Duration::from_secs(20), "the node does not serve");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+fn start_node(
+    args: &Args,
+    memory: u64,
+    origin: SocketAddr,
+    folder: &Path,
+) -> anyhow::Result<(Node, SocketAddr)> {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();
+    let (http, admin) = (free()?, free()?);
+    let mut config = String::new();
+    write!(
+        config,
+        r#"
+[datacenter.here]
+location = [50.03, 8.57]
+[edge.bench]
+datacenter = "here"
+http = ["{http}"]
+admin = "{admin}"
+memory = "{memory}B"
+max_connections = {}
+idle = "10m"
+[origin.bench]
+servers = [ {{ url = "http://{origin}" }} ]
+max_connections = 256
+timeouts = {{ connect = "30s", first_byte = "60s", between_bytes = "60s" }}
+[site.bench]
+hosts = ["bench.test"]
+routes = [ {{ path = "/*", origin = "bench" }} ]
+"#,
+        args.readers + 1000
+    )?;
+    let file = folder.join("meridian.toml");
+    std::fs::write(&file, config)?;
+    let program = match &args.edge {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("edge-cache"),
+    };
+    let log = std::fs::File::create(folder.join("log"))?;
+    let child = Command::new(&program)
+        .arg("--config")
+        .arg(&file)
+        .args(["--log-level", "error", "serve"])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .spawn();
+    let child = child.with_context(|| format!("cannot start {}", program.display()))?;
+    Ok((Node(child), http))
+}
+
+/// An origin of one large object and any number of small ones, on a thread of its own.
+fn start_origin(pattern: Arc<Pattern>, length: u64) -> anyhow::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener)?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                let pattern = Arc::clone(&pattern);
+                // A connection that the node gives up is no failure.
+                tokio::spawn(async move { serve_origin(stream, &pattern, length).await.ok() });
+            }
+            #[expect(unreachable_code, reason = "says what the block's type is")]
+            anyhow::Ok(())
+        })
+    });
+    Ok(address)
+}
+
+async fn serve_origin(mut stream: TcpStream, pattern: &Pattern, length: u64) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut head = Vec::new();
+    loop {
+        head.clear();
+        while !head.ends_with(b"\r\n\r\n") {
+            ensure!(head.len() < 16_384, "no head");
+            if stream.read_buf(&mut head).await? == 0 {
+                return Ok(());
+            }
+        }
+        let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let path = text.split(' ').nth(1).context("no path")?.to_owned();
+        let size = match path.strip_prefix("/o/") {
+            Some(id) => object_size(id.parse()?),
+            None => length,
+        };
+        let range = text.split("range: bytes=").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let (start, end) = match range.and_then(|range| range.split_once('-')) {
+            None => (0, size),
+            Some((start, end)) => {
+                let start: u64 = start.parse()?;
+                (start, end.parse::<u64>().map_or(size, |end| (end + 1).min(size)))
+            }
+        };
+        if start >= end {
+            bail!("a range of nothing: {range:?}");
+        }
+        let mut answer = match range {
+            Some(_) => format!(
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{}/{size}\r\n",
+                end - 1
+            ),
+            None => "HTTP/1.1 200 OK\r\n".to_owned(),
+        };
+        write!(
+            answer,
+            "Content-Length: {}\r\nETag: \"1\"\r\nAccept-Ranges: bytes\r\nCache-Control: max-age=86400\r\n\
+             Content-Type: application/octet-stream\r\n\r\n",
+            end - start
+        )?;
+        stream.write_all(answer.as_bytes()).await?;
+        let mut at = start;
+        while at < end {
+            let piece = pattern.at(at, end - at);
+            stream.write_all(piece).await?;
+            at += piece.len() as u64;
+        }
+    }
+}
+
+/// Lets this process and the node have as many descriptors as the system allows.
+#[expect(unsafe_code, reason = "std has no resource limits")]
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls are given a valid pointer to a limit that lives on this frame.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
