@@ -329,11 +329,13 @@ impl Plan {
             Role::Parent => StorePolicy::S3Fifo,
             Role::Edge | Role::Both => StorePolicy::SizeAware,
         };
+        let (policy, memory) = (self.edge.policy.unwrap_or(by_role), self.edge.memory.0);
         memory::Settings {
-            capacity: self.edge.memory.0,
+            // moka keeps the capacity that it begins with, where others give way to connections and requests.
+            capacity: if policy == StorePolicy::Moka { memory / 4 * 3 } else { memory },
             max_object: self.max_object,
             largest: self.edge.segment.0,
-            policy: self.edge.policy.unwrap_or(by_role),
+            policy,
             over_disk: self.edge.disk.is_some() || !self.edge.disks.is_empty(),
             seed,
         }

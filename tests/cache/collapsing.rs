@@ -7,7 +7,7 @@ use harness::origin::{Gate, Origin, Script};
 use harness::wait;
 use harness::wire::{End, Request, Wire};
 
-use super::{HOST, STRICT, one_edge};
+use super::{HOST, STRICT, one_edge, plan, site};
 
 #[test]
 fn a_thousand_concurrent_misses_cost_the_origin_one_request() {
@@ -17,7 +17,9 @@ fn a_thousand_concurrent_misses_cost_the_origin_one_request() {
     let body = "x".repeat(100_000);
     let script = Script::ok(body.clone()).cache_control("max-age=60");
     origin.route("/wanted", script.hold(&gate).hold_after(50_000, &gate));
-    let fleet = one_edge(&origin, STRICT);
+    // A build with debug assertions takes some 60 KiB for each of them.
+    let plan = plan(&origin).cache_node("e1", "icn", "edge", "memory = \"256MiB\"");
+    let fleet = site(plan, STRICT).start();
     let edge = fleet.node("e1");
     let mut watch = edge.watch();
     let mut crowd: Vec<Wire> = (0..CROWD).map(|_| Wire::connect(edge.http())).collect();
@@ -165,7 +167,7 @@ fn an_upload_is_passed_on_while_it_arrives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let spare = Origin::start();
-    let fleet = super::plan(&spare)
+    let fleet = plan(&spare)
         .edge("e1", "icn")
         .toml(&format!("[origin.upload]\nservers = [ {{ url = \"{url}\" }} ]"))
         .toml(&format!(

@@ -153,3 +153,32 @@ fn more_connections_than_there_is_memory_for_are_refused_and_check_says_so() {
     assert!(open.len() > 300, "{}", open.len());
     assert!(fleet.node("e1").resident() <= LIMIT + LIMIT / 10);
 }
+
+/// Too small a setting makes a small cache, and says so once.
+#[test]
+fn a_memory_below_what_the_process_takes_serves_and_is_warned_of() {
+    let origin = Origin::start();
+    origin.route_with("/*", answer);
+    let fleet = plan(&origin)
+        .cache_node("e1", "icn", "edge", "memory = \"2MiB\"")
+        .toml(&format!(
+            "[site.www]\nhosts = [\"{HOST}\"]\nroutes = [ {{ path = \"/*\", origin = \"static\" }} ]"
+        ))
+        .start();
+    let node = fleet.node("e1");
+    let mut wires: Vec<Wire> = (0..20).map(|_| Wire::connect(node.http())).collect();
+    for round in 0..20 {
+        for (number, wire) in wires.iter_mut().enumerate() {
+            wire.send(format!("GET /{round}/{number} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        }
+        for wire in &mut wires {
+            let head = wire.read_head();
+            assert_eq!((head.status, wire.read_body("GET", &head).bytes.len()), (200, 100_000));
+        }
+    }
+    wait::until("the warning", || {
+        let warned = node.log().matches("hardly more than the process takes by itself").count();
+        assert!(warned <= 1);
+        (warned == 1).then_some(())
+    });
+}

@@ -23,7 +23,7 @@ impl Backlog {
     /// The socket has taken this much. Heads count among it, so that the backlog is rather said too small, until it is
     /// empty.
     pub fn taken(&self, bytes: usize) {
-        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+        let _ = self.bytes.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |before| {
             Some(before.saturating_sub(bytes))
         });
         self.wake();
@@ -31,7 +31,10 @@ impl Backlog {
 
     /// The socket has taken all, or what is left has been given up.
     pub fn clear(&self) {
-        self.bytes.store(0, Ordering::Relaxed);
+        // Mostly it is empty already: all was taken.
+        if self.bytes.load(Ordering::Relaxed) > 0 {
+            self.bytes.store(0, Ordering::SeqCst);
+        }
         self.wake();
     }
 
@@ -44,19 +47,21 @@ impl Backlog {
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             waiting.push(cx.waker().clone());
         }
-        self.has_waiting.store(true, Ordering::Release);
+        self.has_waiting.store(true, Ordering::SeqCst);
         drop(waiting);
         // It may have been taken meanwhile, on another thread.
-        match self.bytes.load(Ordering::Acquire) < most.max(1) {
+        match self.bytes.load(Ordering::SeqCst) < most.max(1) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
     }
 
     fn wake(&self) {
-        if !self.has_waiting.swap(false, Ordering::AcqRel) {
+        // Looked at after the bytes have changed, as `poll_room` looks at them again after this: one sees the other.
+        if !self.has_waiting.load(Ordering::SeqCst) {
             return;
         }
+        self.has_waiting.store(false, Ordering::SeqCst);
         let waiting =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         waiting.into_iter().for_each(Waker::wake);

@@ -185,7 +185,7 @@ impl Fills {
         if slot != Slot::Whole
             && let Some(shard) = self.shard(whole)
             && let fills = shard.lock().unwrap_or_else(PoisonError::into_inner)
-            && let Some((reader, begun)) = current(&fills, whole, store, key, since)
+            && let Some((reader, begun)) = current(&fills, whole, store, key, since, None)
         {
             return Joined::Reader(reader, begun);
         }
@@ -195,22 +195,24 @@ impl Fills {
             }
             _ => false,
         };
-        self.join_place(store, key, (key.hash(), variant, slot), since, is_stored)
+        self.join_place(store, key, (key.hash(), variant, slot), since, None, is_stored)
     }
 
     /// The same for one place of a key, and what shows that it has been stored meanwhile. A fetch that began before a
-    /// purge of what it brings is not joined: the new one takes its place.
+    /// purge of what it brings is not joined, nor one that has let go of what is to be read, `at` this offset: the new one
+    /// takes its place.
     pub fn join_place(
         &self,
         store: &Store,
         key: &CacheKey,
         place: Place,
         since: Since,
+        at: Option<u64>,
         is_stored: impl FnOnce() -> bool,
     ) -> Joined {
         let Some(shard) = self.shard(place) else { return Joined::Begun(self.alone(since)) };
         let mut fills = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((reader, begun)) = current(&fills, place, store, key, since) {
+        if let Some((reader, begun)) = current(&fills, place, store, key, since, at) {
             return Joined::Reader(reader, begun);
         }
         // A fetch is stored before it leaves the table, so that under the table's lock one of the two shows it.
@@ -255,8 +257,13 @@ fn current(
     store: &Store,
     key: &CacheKey,
     since: Since,
+    at: Option<u64>,
 ) -> Option<(FillReader, Position)> {
     let going = fills.get(&place)?;
+    // What has passed on into the store may have gone from there.
+    if at.is_some_and(|at| at < going.fill.start()) {
+        return None;
+    }
     let floor = since.needed.max(store.fences().of_key(key));
     let usable = |head: Arc<FillHead>| head.is_usable(store, key, floor, going.fence);
     let current = going.fence >= floor.newest() && going.fill.head().is_none_or(usable);

@@ -109,27 +109,41 @@ pub fn keep(node: &Arc<Node>) {
 }
 
 async fn watch(node: std::sync::Weak<Node>, statm: File) {
-    let mut budget: Option<Budget> = None;
+    let Some((memory, fixed)) =
+        node.upgrade().map(|node| (node.limit.memory, node.store.memory().fixed()))
+    else {
+        return;
+    };
+    let mut budget = Budget::new(memory, fixed);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut refuses = false;
+    let (mut refuses, mut exceeds) = (false, false);
     loop {
         ticks.tick().await;
-        let (Some(node), Some(resident)) = (node.upgrade(), resident(&statm)) else { return };
+        let (Some(node), Some((resident, mapped))) = (node.upgrade(), pages(&statm)) else {
+            return;
+        };
         let limit = &node.limit;
         limit.resident.store(resident, Ordering::Relaxed);
         let connections = node.telemetry.connections.load(Ordering::Relaxed);
         let taken = Taken {
             resident,
+            mapped,
             stored: node.store.memory().stats().bytes,
             connections: connections as u64,
             requests: node.telemetry.in_flight.load(Ordering::Relaxed) as u64,
             fills: node.fills.held(),
             index: node.under.as_ref().map_or(0, |under| under.disks().index_bytes()),
         };
-        let begin = || Budget::new(attainable(limit.memory, resident));
-        let verdict = budget.get_or_insert_with(begin).step(taken);
+        let verdict = budget.step(taken);
         limit.keep_to(verdict);
+        if verdict.limit > limit.memory && !std::mem::replace(&mut exceeds, true) {
+            tracing::warn!(
+                memory = limit.memory,
+                kept_to = verdict.limit,
+                "`memory` is hardly more than the process takes by itself: it is kept to what can be had, and stores little"
+            );
+        }
         // In steps, between which others have their turn.
         for _ in 0..STEPS {
             if node.store.memory().set_capacity(verdict.capacity) {
@@ -147,29 +161,16 @@ async fn watch(node: std::sync::Weak<Node>, statm: File) {
                 "connections are refused: there is no memory for more"
             );
         }
-        refuses = refused || refuses && resident > limit.memory;
+        refuses = refused || refuses && resident > verdict.limit;
     }
 }
 
-/// What the process is kept to, where it takes so much before it does anything.
-fn attainable(memory: u64, idle: u64) -> u64 {
-    let attainable = budget::attainable(memory, idle);
-    if attainable > memory {
-        tracing::warn!(
-            memory,
-            idle,
-            attainable,
-            "`memory` is hardly more than the process takes by itself: it is kept to what can be had"
-        );
-    }
-    attainable
-}
-
-/// The second number of `/proc/self/statm`, in bytes.
-fn resident(statm: &File) -> Option<u64> {
+/// Resident memory and how much of it is pages of files, in bytes: the second and the third number of `/proc/self/statm`.
+fn pages(statm: &File) -> Option<(u64, u64)> {
     let mut text = [0; 128];
     let length = statm.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages.saturating_mul(rustix::param::page_size() as u64))
+    let mut numbers = text.split_ascii_whitespace().skip(1).map(|pages| pages.parse::<u64>().ok());
+    let mut bytes = || Some(numbers.next()??.saturating_mul(rustix::param::page_size() as u64));
+    Some((bytes()?, bytes()?))
 }

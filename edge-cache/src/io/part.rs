@@ -15,7 +15,7 @@ use http_body::Body;
 use super::fetch::Fetched;
 use super::fill_head::{FillHead, Origin, Since};
 use super::fill_task::{Job, Judged, audience, judged, keep, origin_of, receive};
-use super::fills::{Entry, FillReader, FillWriter, Held, Joined, LARGEST_PART};
+use super::fills::{Entry, FillReader, FillWriter, Held, Joined, LARGEST_PART, WINDOW};
 use super::node::Node;
 use super::pool::FetchError;
 use super::spill::Spill;
@@ -121,18 +121,18 @@ impl Refetch {
         // What is fetched now comes after all purges that are known now.
         let since = Since { fence: node.positions.current(), ..self.since };
         let stored = |index| version.has(index);
-        let (mut task, ask) =
-            match node
-                .fills
-                .join_place(&node.store, &object.key(), place(index), since, || stored(index))
-            {
-                Joined::Stored => return None,
-                Joined::Reader(reader, _) => return Some((reader, true)),
-                Joined::Begun(task) => {
-                    let has = |index| version.has(index);
-                    (task, next_ask(index, wanted, object.length(), layout, has))
-                }
-            };
+        let at = Some(layout.start(index));
+        let joined =
+            node.fills
+                .join_place(&node.store, &object.key(), place(index), since, at, || stored(index));
+        let (mut task, ask) = match joined {
+            Joined::Stored => return None,
+            Joined::Reader(reader, _) => return Some((reader, true)),
+            Joined::Begun(task) => {
+                let has = |index| version.has(index);
+                (task, next_ask(index, wanted, object.length(), layout, has))
+            }
+        };
         let mut ask = ask;
         if let Ask::Run { first, last } = &mut ask {
             // What others fetch already is theirs.
@@ -268,8 +268,11 @@ async fn take(
     let Judged { stored, vary, variant, .. } =
         judged(node, job, &fetched, &headers, StatusCode::OK, None);
     let mut held = Held::new(&node.fills);
-    // As it is read, and as it is put together for the store.
-    let fits = held.take(part.taken.length() + part.taken.length().min(layout.size())).await;
+    // As it is read, in a window where it is stored at the same time, and as it is put together for the store.
+    let is_spilled = same_strong_validator(&headers, &headers);
+    let window = if is_spilled { WINDOW + layout.size() } else { u64::MAX };
+    let length = part.taken.length();
+    let fits = held.take(length.min(window) + length.min(layout.size())).await;
     let (head, variant) = match (stored, variant) {
         (Ok(head), Some(variant)) if fits => (head, variant),
         (stored, _) => {

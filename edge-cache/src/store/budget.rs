@@ -13,6 +13,9 @@ const REQUEST: u64 = 12 << 10;
 const LEAST_SHARE: u64 = 4 << 10;
 /// More at once speeds nothing up.
 const MOST_PIECE: u64 = 32 << 10;
+/// What a process takes more than before its first request when it serves, whatever is asked of it: stacks, tables,
+/// auxiliary caches.
+const WARM: u64 = 6 << 20;
 /// Steps after a correction downwards before the next one: what has been let go is given back in about that time.
 const DOWN: u32 = 3;
 /// The same for corrections upwards, which nobody waits for.
@@ -23,6 +26,8 @@ const UP: u32 = 10;
 pub struct Taken {
     /// Resident memory of the process.
     pub resident: u64,
+    /// As much of it as is pages of files: the program itself, as far as it has been used.
+    pub mapped: u64,
     /// What the memory tier holds, as it weighs it.
     pub stored: u64,
     /// Client connections, a count.
@@ -38,6 +43,8 @@ pub struct Taken {
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// What the process is kept to: what was configured, or what can be had.
+    pub limit: u64,
     /// What the memory tier may hold.
     pub capacity: u64,
     /// What bodies that are being fetched may hold; what is beyond waits.
@@ -53,8 +60,10 @@ pub struct Verdict {
 /// The state of the reckoning.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    limit: u64,
-    /// What the process takes that does nothing: known at the first step.
+    memory: u64,
+    /// What the memory tier takes in any case.
+    fixed: u64,
+    /// What the process takes that does nothing, without pages of files: known at the first step.
     idle: Option<u64>,
     /// What resident memory has shown beyond what is known; negative where things are weighed too high.
     correction: i64,
@@ -63,10 +72,10 @@ pub struct Budget {
     full: bool,
 }
 
-/// What a process is kept to that takes `idle` bytes before it does anything: `memory`, unless that leaves less than a
-/// quarter of it. A setting that is too small makes a small cache, not one that refuses everybody.
-pub fn attainable(memory: u64, idle: u64) -> u64 {
-    memory.max(idle.saturating_add(memory / 4))
+/// What a process is kept to that takes `own` bytes by itself: `memory`, unless that leaves less than a quarter of it. A
+/// setting that is too small makes a small cache, not one that refuses everybody.
+pub fn attainable(memory: u64, own: u64) -> u64 {
+    memory.max(own.saturating_add(memory / 4))
 }
 
 /// What a response that waits for its client may hold.
@@ -92,51 +101,64 @@ pub fn share(limit: u64, in_flight: u64, segment: u64) -> Share {
 }
 
 impl Budget {
-    /// For a process of `limit` bytes.
-    pub fn new(limit: u64) -> Self {
-        Self { limit, idle: None, correction: 0, settling: 0, reads_ahead: true, full: false }
-    }
-
-    /// The memory tier has this in any case: without it nothing would be shared among those who ask for the same.
-    const fn floor(&self) -> u64 {
-        self.limit / 16
+    /// For a process of `memory` bytes, whose memory tier takes `fixed` of them whatever it is told; mostly none.
+    pub const fn new(memory: u64, fixed: u64) -> Self {
+        Self {
+            memory,
+            fixed,
+            idle: None,
+            correction: 0,
+            settling: 0,
+            reads_ahead: true,
+            full: false,
+        }
     }
 
     /// What follows from what is taken now. To be asked ten times a second.
     pub fn step(&mut self, taken: Taken) -> Verdict {
-        let limit = self.limit;
         let idle = *self.idle.get_or_insert_with(|| {
-            let counted = taken.index.saturating_add(taken.stored);
-            taken.resident.saturating_sub(counted).min(limit / 2)
+            let counted = taken.index.saturating_add(taken.stored).saturating_add(taken.mapped);
+            taken.resident.saturating_sub(counted)
         });
-        let known = idle
-            .saturating_add(taken.connections.saturating_mul(CONNECTION))
-            .saturating_add(taken.requests.saturating_mul(REQUEST))
-            .saturating_add(taken.fills)
-            .saturating_add(taken.index);
+        let own = idle.saturating_add(taken.mapped.min(taken.resident));
+        let limit = attainable(self.memory, own.saturating_add(WARM));
+        let load = taken
+            .connections
+            .saturating_mul(CONNECTION)
+            .saturating_add(taken.requests.saturating_mul(REQUEST));
+        // What is being fetched ends soon; connections may stay for long.
+        let settled = own.saturating_add(load).saturating_add(taken.index);
+        let known = settled.saturating_add(taken.fills);
         // What is not known, to begin with: what has been freed and not been given back, fragments.
         let ceiling = limit.saturating_sub(known).saturating_sub(limit / 12);
-        self.correct(taken, ceiling);
-        let capacity = signed(ceiling)
-            .saturating_sub(self.correction)
-            .clamp(signed(self.floor()), signed(limit));
+        // The memory tier has this in any case: without it nothing would be shared among those who ask for the same.
+        let floor = self.fixed.clamp(limit / 16, limit);
+        self.correct(taken, limit, ceiling, floor);
+        let capacity =
+            signed(ceiling).saturating_sub(self.correction).clamp(signed(floor), signed(limit));
         let capacity = capacity.unsigned_abs();
-        let is_least = capacity <= self.floor();
-        // Each of these has a way back that is longer than the way there.
+        let is_least = capacity <= floor;
+        let gives = self.fixed == 0;
+        // Each of these has a way back that is longer than the way there. Refusing requests helps only where it is they
+        // that take the memory: a process that is too large by itself serves those few all the same.
+        let clients = load.saturating_add(taken.fills);
         self.full = match self.full {
-            true => taken.resident > limit,
-            false => is_least && taken.resident > limit + limit / 20,
+            true => taken.resident > limit && clients > limit / 16,
+            false => is_least && taken.resident > limit + limit / 20 && clients > limit / 8,
         };
         self.reads_ahead = match self.reads_ahead {
-            true => !is_least && taken.resident <= limit,
-            false => capacity > self.floor() * 2 && taken.resident <= limit - limit / 32,
+            true => !(gives && is_least) && taken.resident <= limit,
+            false => !(gives && capacity <= floor * 2) && taken.resident <= limit - limit / 32,
         };
-        // What is being fetched ends soon; connections may stay for long.
-        let settled = known.saturating_sub(taken.fills);
         let fills = (limit.saturating_sub(settled) / 4).max(limit / 16);
-        let reserve = self.floor() + limit / 16;
-        let more = limit.saturating_sub(settled).saturating_sub(reserve) / (CONNECTION + REQUEST);
+        // What is not known is there, too, as far as it shows.
+        let reserve = floor + limit / 16 + self.correction.max(0).unsigned_abs();
+        let more = match is_least && taken.resident > limit {
+            true => 0,
+            false => limit.saturating_sub(settled).saturating_sub(reserve),
+        } / (CONNECTION + REQUEST);
         Verdict {
+            limit,
             capacity,
             fills,
             connections: if self.full { 0 } else { taken.connections.saturating_add(more) },
@@ -145,14 +167,13 @@ impl Budget {
         }
     }
 
-    fn correct(&mut self, taken: Taken, ceiling: u64) {
-        let limit = self.limit;
+    fn correct(&mut self, taken: Taken, limit: u64, ceiling: u64, floor: u64) {
         self.settling = self.settling.saturating_add(1);
         let (resident, high, low) =
             (taken.resident.min(u64::MAX / 2), limit - limit / 32, limit - limit / 12);
         let now = signed(ceiling).saturating_sub(self.correction);
         let change = if resident > high {
-            if self.settling < DOWN || now <= signed(self.floor()) {
+            if self.settling < DOWN || now <= signed(floor) {
                 return;
             }
             signed((resident + limit / 16).saturating_sub(limit))
@@ -189,12 +210,29 @@ mod tests {
     fn a_limit_below_what_the_process_takes_by_itself_still_leaves_something() {
         assert_eq!(attainable(256 * MIB, 40 * MIB), 256 * MIB);
         assert_eq!(attainable(16 * MIB, 40 * MIB), 44 * MIB);
-        let limit = attainable(16 * MIB, 40 * MIB);
-        let mut budget = Budget::new(limit);
+        let mut budget = Budget::new(16 * MIB, 0);
+        // Before its first request, and from then on: more of the program is used, tables grow.
+        let mut taken = Taken { resident: 23 * MIB, mapped: 20 * MIB, ..Taken::default() };
+        budget.step(taken);
+        taken.mapped = 22 * MIB;
         for _ in 0..100 {
-            let resident = 41 * MIB;
-            let verdict = budget.step(Taken { resident, stored: MIB, ..Taken::default() });
-            assert!(!verdict.is_full && verdict.capacity >= limit / 16, "{verdict:?}");
+            taken.resident = taken.mapped + 9 * MIB + taken.stored;
+            let verdict = budget.step(taken);
+            assert_eq!(verdict.limit, (22 + 3 + 6 + 4) * MIB);
+            assert!(!verdict.is_full && verdict.capacity >= verdict.limit / 16, "{verdict:?}");
+            (taken.stored, taken.requests, taken.connections) = (verdict.capacity, 20, 20);
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_too_large_by_itself_refuses_no_requests() {
+        let mut budget = Budget::new(64 * MIB, 0);
+        budget.step(Taken { resident: 14 * MIB, ..Taken::default() });
+        for _ in 0..100 {
+            let (connections, requests) = (50, 50);
+            let resident = 200 * MIB;
+            let taken = Taken { resident, connections, requests, ..Taken::default() };
+            assert!(!budget.step(taken).is_full);
         }
     }
 
@@ -209,7 +247,7 @@ mod tests {
 
     impl Process {
         fn new(limit: u64, weighs: u64) -> Self {
-            Self { budget: Budget::new(limit), resident: 14 * MIB, weighs, base: 14 * MIB }
+            Self { budget: Budget::new(limit, 0), resident: 14 * MIB, weighs, base: 14 * MIB }
         }
 
         /// A second, with this many connections and this much that nobody counts.
@@ -278,7 +316,7 @@ mod tests {
     #[test]
     fn connections_are_set_aside_before_they_show_and_refused_before_they_break_it() {
         let limit = 64 * MIB;
-        let mut budget = Budget::new(limit);
+        let mut budget = Budget::new(limit, 0);
         let idle = Taken { resident: 14 * MIB, ..Taken::default() };
         let before = budget.step(idle);
         let after = budget.step(Taken { connections: 1000, ..idle });
@@ -296,9 +334,15 @@ mod tests {
     #[test]
     fn above_the_limit_with_nothing_left_to_give_connections_are_refused_until_there_is_room() {
         let limit = 64 * MIB;
-        let mut budget = Budget::new(limit);
+        let mut budget = Budget::new(limit, 0);
         budget.step(Taken { resident: 14 * MIB, ..Taken::default() });
-        let over = Taken { resident: limit + 4 * MIB, stored: limit / 16, ..Taken::default() };
+        let connections = 500;
+        let over = Taken {
+            resident: limit + 4 * MIB,
+            stored: limit / 16,
+            connections,
+            ..Taken::default()
+        };
         let verdicts: Vec<_> = (0..60).map(|_| budget.step(over)).collect();
         assert!(verdicts[0].connections > 0, "first the tier gives");
         let last = verdicts.last().unwrap();
@@ -321,17 +365,32 @@ mod tests {
         assert_eq!(share(0, 0, segment), Share::Copy(4 << 10));
     }
 
+    #[test]
+    fn a_tier_that_cannot_be_told_its_size_leaves_less_to_connections() {
+        let idle = Taken { resident: 14 * MIB, ..Taken::default() };
+        let flexible = Budget::new(256 * MIB, 0).step(idle);
+        let mut budget = Budget::new(256 * MIB, 192 * MIB);
+        let verdict = budget.step(idle);
+        assert!(verdict.reads_ahead && verdict.capacity >= 192 * MIB);
+        assert!(verdict.connections < flexible.connections / 3, "{verdict:?}");
+        assert!(verdict.connections * (CONNECTION + REQUEST) + (14 + 192) * MIB <= 256 * MIB);
+    }
+
     proptest! {
         #[test]
         fn whatever_is_taken_the_verdict_is_within_the_limit(
             limit in 0..1u64 << 44,
+            fixed in 0..1u64 << 44,
             steps in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()), 1..50),
         ) {
-            let mut budget = Budget::new(limit);
+            let mut budget = Budget::new(limit, fixed);
             for (resident, stored, connections, fills, index) in steps {
                 let requests = connections / 2;
-                let taken = Taken { resident, stored, connections, requests, fills, index };
+                let mapped = resident / 3;
+                let taken = Taken { resident, mapped, stored, connections, requests, fills, index };
                 let verdict = budget.step(taken);
+                prop_assert!(verdict.limit >= limit);
+                let limit = verdict.limit;
                 prop_assert!(verdict.capacity <= limit && verdict.fills <= limit);
                 prop_assert!(verdict.capacity >= limit / 16);
                 prop_assert!(verdict.connections <= connections.saturating_add(limit / CONNECTION));

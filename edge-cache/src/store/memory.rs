@@ -226,6 +226,14 @@ impl Memory {
         }
     }
 
+    /// As many of them as no [`Memory::set_capacity`] changes.
+    pub const fn fixed(&self) -> u64 {
+        match &self.entries {
+            Entries::Ours(_) => 0,
+            Entries::Moka(_) => self.capacity,
+        }
+    }
+
     /// Sets the bytes that it may take, and evicts some of what is too much. `true`: nothing is. Otherwise the insertions
     /// that follow, and further calls, evict the rest. moka's policy keeps the capacity that it was made with.
     pub fn set_capacity(&self, capacity: u64) -> bool {
