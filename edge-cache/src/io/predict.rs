@@ -66,8 +66,9 @@ impl Predicting {
     /// # Errors
     /// There can be no more threads.
     pub fn start(shape: Shape) -> std::io::Result<Self> {
-        let predictor = Arc::new(Mutex::new(Predictor::new(shape)));
-        let bound = Arc::new(AtomicU64::new(u64::MAX));
+        let predictor = Predictor::new(shape);
+        let bound = Arc::new(AtomicU64::new(predictor.bound()));
+        let predictor = Arc::new(Mutex::new(predictor));
         let sums = Arc::new(Sums::default());
         let (queue, seen) = sync_channel(QUEUE);
         let thread = Thread {

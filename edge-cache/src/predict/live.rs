@@ -38,6 +38,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A prediction of the node as it is may be off by so much.
 const TOLERANCE: f64 = 0.015;
+/// A disk is not begun with more keys than it has room for at this size of an object: its tables are made for all of it.
+const LARGE_OBJECT: u64 = 256 << 10;
 /// Fewer requests prove nothing.
 const ENOUGH: f64 = 1000.0;
 
@@ -60,9 +62,9 @@ impl Shape {
         Self::new(memory, DiskSetup::of(edge), policy_of(edge))
     }
 
-    /// With as many objects as 12 MiB have room for.
+    /// With as many objects as 12 to 16 MiB have room for.
     pub const fn new(memory: u64, disk: Option<DiskSetup>, policy: Option<Kind>) -> Self {
-        let most = if disk.is_some() { 16 << 10 } else { 24 << 10 };
+        let most = if disk.is_some() { 8 << 10 } else { 12 << 10 };
         Self { memory, disk, policy, most }
     }
 }
@@ -146,7 +148,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(shape: &Shape, tier: Tier, scale: f64, policy: Kind) -> Self {
+    fn new(shape: &Shape, tier: Tier, scale: f64, policy: Kind, share: f64) -> Self {
         let of = |tier_here: Tier| if tier_here == tier { scale } else { 1.0 };
         let times = |bytes: u64, scale: f64| (bytes as f64 * scale).round() as u64;
         let on_disk = of(Tier::Disk);
@@ -156,7 +158,7 @@ impl Candidate {
         });
         let memory = times(shape.memory, of(Tier::Memory));
         let setup = Setup { policy, memory, disk, ttl: None };
-        Self { tier, scale, setup, sim: Sim::new(&setup), tally: Tally::default() }
+        Self { tier, scale, setup, sim: Sim::new(&setup.scaled(share)), tally: Tally::default() }
     }
 
     /// How full the tier is that is another, or the one that fills last.
@@ -188,25 +190,34 @@ pub struct Predictor {
 impl Predictor {
     /// Knows nothing yet.
     pub fn new(shape: Shape) -> Self {
+        let most = shape.most as u64 * LARGE_OBJECT;
+        let largest = shape.disk.map_or(0, |disk| disk.size.saturating_mul(4));
+        let halved = (largest / most.max(1)).checked_ilog2().map_or(0, |halved| halved + 1);
         let used = shape.policy.unwrap_or(Kind::Lru);
         let mut candidates = Vec::new();
         for policy in Kind::ALL {
             for scale in SCALES {
                 // Over a disk the policy of the memory matters little: the others are compared at the node's size only.
                 if shape.disk.is_none() || policy == used || scale == 1.0 {
-                    candidates.push(Candidate::new(&shape, Tier::Memory, scale, policy));
+                    candidates.push(Candidate::new(
+                        &shape,
+                        Tier::Memory,
+                        scale,
+                        policy,
+                        share(halved),
+                    ));
                 }
             }
         }
         if shape.disk.is_some() {
             for scale in SCALES.into_iter().filter(|scale| *scale != 1.0) {
-                candidates.push(Candidate::new(&shape, Tier::Disk, scale, used));
+                candidates.push(Candidate::new(&shape, Tier::Disk, scale, used, share(halved)));
             }
         }
         Self {
             shape,
             candidates,
-            halved: 0,
+            halved,
             now: Duration::ZERO,
             recent: (Duration::ZERO, 0),
             known: WorkingSet::default(),
@@ -227,7 +238,7 @@ impl Predictor {
     }
 
     fn share(&self) -> f64 {
-        0.5_f64.powi(self.halved.cast_signed())
+        share(self.halved)
     }
 
     /// A request of a sampled key, at a time since the start.
@@ -345,6 +356,11 @@ impl Predictor {
         report.advice = report.sentences();
         report
     }
+}
+
+/// Which share of the keys is left.
+fn share(halved: u32) -> f64 {
+    0.5_f64.powi(halved.cast_signed())
 }
 
 const fn bound(halved: u32) -> u64 {

@@ -45,7 +45,7 @@ fn truth(setup: &Setup, ranks: u64, requests: u64) -> Tally {
 }
 
 fn predicted(shape: Shape, ranks: u64, requests: u64) -> (Predictor, Tally) {
-    let here = Candidate::new(&shape, Tier::Memory, 1.0, shape.policy.unwrap()).setup;
+    let here = Candidate::new(&shape, Tier::Memory, 1.0, shape.policy.unwrap(), 1.0).setup;
     let (mut world, mut node) = (World(0), Sim::new(&here));
     let mut predictor = Predictor::new(shape);
     let mut all = Tally::default();
@@ -77,7 +77,7 @@ fn predictions_are_within_a_point_of_the_truth() {
     };
     for prediction in report.predictions.iter().filter(looked_at) {
         let kind = Kind::ALL.into_iter().find(|kind| kind.name() == prediction.policy).unwrap();
-        let setup = Candidate::new(&shape, Tier::Memory, prediction.scale, kind).setup;
+        let setup = Candidate::new(&shape, Tier::Memory, prediction.scale, kind, 1.0).setup;
         assert_eq!(setup.memory, prediction.size);
         let truth = truth(&setup, ranks, requests).ratios().unwrap();
         let (objects, bytes) =
@@ -116,7 +116,7 @@ fn a_disk_is_predicted_too() {
     assert!(error.objects.abs() < 0.02 && error.bytes.abs() < 0.02, "{error:?}");
     for scale in [0.25, 2.0] {
         let prediction = report.find(Tier::Disk, scale).unwrap();
-        let setup = Candidate::new(&shape, Tier::Disk, scale, Kind::SizeAware).setup;
+        let setup = Candidate::new(&shape, Tier::Disk, scale, Kind::SizeAware, 1.0).setup;
         let truth = truth(&setup, ranks, requests).ratios().unwrap();
         let off = prediction.ratios.objects - truth.objects;
         assert!(off.abs() < 0.02, "{prediction:?}: {truth:?}");
@@ -143,6 +143,17 @@ fn a_rush_makes_the_sample_smaller_and_memory_is_bounded() {
     assert!(predictor.known.last.len() <= MOST_KNOWN);
     let report = predictor.report();
     assert_eq!((report.error, report.policy), (None, None), "its own policy cannot be simulated");
+}
+
+#[test]
+fn a_large_disk_begins_with_a_small_sample() {
+    let disk = DiskSetup { size: 1 << 40, daily_writes: 3 << 40 };
+    let predictor = Predictor::new(Shape::new(1 << 34, Some(disk), Some(Kind::SizeAware)));
+    let largest = 4.0 * (1u64 << 40) as f64 * predictor.share();
+    assert!((0.5..=1.0).contains(&(largest / 2_147_483_648.0)), "{largest}");
+    let small = DiskSetup { size: 1 << 29, ..disk };
+    assert_eq!(Predictor::new(Shape::new(1 << 30, Some(small), None)).bound(), u64::MAX >> 1);
+    assert_eq!(Predictor::new(Shape::new(1 << 40, None, None)).bound(), u64::MAX);
 }
 
 #[test]
