@@ -193,12 +193,21 @@ fn a_configuration_that_does_not_fit_the_store_empties_it_or_is_refused() {
         for choice in ["rebuild", "refuse"] {
             let mut scene = Scene::new("disk", choice);
             scene.fill();
+            assert!(!scene.check().contains("meridian.toml:"), "{}", scene.check());
             scene.fleet.edit(from, to);
+            let said = scene.check();
+            assert!(said.contains("meridian.toml:"), "it has no place: {said}");
             if choice == "rebuild" {
+                assert!(
+                    said.contains("when the node is started anew it loses 1 records of 0.0 MiB"),
+                    "{said}"
+                );
                 assert_eq!(scene.start(), start, "{to}");
                 assert!(!scene.is_hit());
+                assert!(scene.fleet.node("e1").log().contains("it loses 1 records"));
                 continue;
             }
+            assert!(said.contains("the node would not start") && said.contains(line), "{said}");
             let log = scene.refused();
             assert!(log.contains(line) && log.contains("meridian.store"), "{to}: {log}");
             // Put back, nothing has happened to it.

@@ -25,7 +25,7 @@ use crate::purge::log::{self, Replayed};
 use crate::purge::{Fences, Kind, Ledger, Position, Positions, Record, Target};
 
 /// The file in the folder for state.
-const FILE: &str = "purges.log";
+pub(super) const FILE: &str = "purges.log";
 /// Held by the process that writes it.
 const LOCK: &str = "purges.lock";
 /// What could not be read is kept beside, until something else cannot be read.

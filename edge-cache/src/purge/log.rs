@@ -185,7 +185,7 @@ pub fn snapshot(
 
 /// Puts in force what a log holds, and what stands in for what it has lost. Every byte of it may be wrong.
 pub fn replay(bytes: &[u8], fences: &Fences, ledger: &mut Ledger, now: UnixMillis) -> Replayed {
-    let identity = file_header(bytes);
+    let identity = identity(bytes);
     let marks = [0, 1].map(|which| read_mark(bytes, which, identity));
     let mut reader = Replay {
         fences,
@@ -447,7 +447,8 @@ fn next_frame(bytes: &[u8]) -> Option<usize> {
     marked.find(|(_, window)| frame_header(window).is_some()).map(|(at, _)| at)
 }
 
-fn file_header(bytes: &[u8]) -> Option<u64> {
+/// Which log it is, by its beginning.
+pub fn identity(bytes: &[u8]) -> Option<u64> {
     let [magic, identity] = words(bytes.get(..SECTOR)?)?;
     (magic == u64::from_le_bytes(MAGIC)).then_some(identity)
 }

@@ -36,8 +36,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 pub use device::{Device, FileDevice};
-pub(crate) use open::FILE;
-pub use open::{DiskConfig, Emptied, OpenError, Opened};
+pub use open::{DiskConfig, Emptied, Holds, OpenError, Opened};
+pub(crate) use open::{FILE, look};
 pub use stats::{Start, State, Stats};
 
 use crate::store::disk::format::{self, Void};

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use shared::config::Mismatch;
 
 use super::device::{Device, FileDevice};
+use super::snapshot;
 use crate::store::disk::Geometry;
 use crate::store::disk::format::{Found, SUPERBLOCK, Superblock, VERSION, Void};
 use crate::store::disk::geometry::{DATA_START, MIN_SIZE, SUPERBLOCKS};
@@ -102,11 +103,14 @@ pub enum OpenError {
     },
     /// Another size, and the operator wants it kept.
     #[error(
-        "{path}: the store has {found} bytes, the configuration's `size` makes {wanted}; `mismatch = \"rebuild\"` empties it"
+        "{path}: the store has {found} bytes, the configuration's `size` makes {wanted}; `mismatch = \"rebuild\"` empties it \
+         of {holds}"
     )]
     Size {
         /// Of what.
         path: PathBuf,
+        /// What would be lost.
+        holds: Holds,
         /// The file's.
         found: u64,
         /// The configuration's.
@@ -115,16 +119,38 @@ pub enum OpenError {
     /// Other key rules, and the operator wants it kept.
     #[error(
         "{path}: the store was written with key rules, or beside a log of purges, {found:016x}; now they are {wanted:016x}; \
-         `mismatch = \"rebuild\"` empties it"
+         `mismatch = \"rebuild\"` empties it of {holds}"
     )]
     KeyRules {
         /// Of what.
         path: PathBuf,
+        /// What would be lost.
+        holds: Holds,
         /// The file's.
         found: u64,
         /// The configuration's.
         wanted: u64,
     },
+}
+
+/// What a store holds; all zero: that is not known, for it was not stopped cleanly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Objects, segments of bodies and the variants of keys.
+    pub records: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+impl std::fmt::Display for Holds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self { records: 0, .. } => f.write_str("all that it holds"),
+            Self { records, bytes } => {
+                write!(f, "{records} records of {:.1} MiB", *bytes as f64 / 1_048_576.0)
+            }
+        }
+    }
 }
 
 /// Why a store begins empty.
@@ -174,7 +200,7 @@ impl Opened {
             let doing = "its beginning cannot be read";
             OpenError::Io { path: path.clone(), doing, error }
         })?;
-        Ok(judge(path, true, &found, geometry, key_rules, mismatch)?.on(device))
+        Ok(judge(path, (&*device, true), &found, geometry, key_rules, mismatch)?.on(device))
     }
 
     /// What it holds is not used.
@@ -220,7 +246,12 @@ pub(super) fn open(config: &DiskConfig, key_rules: u64) -> Result<Opened, OpenEr
     }
     let device = FileDevice::new(file);
     let found = superblocks_of(&device, has).map_err(io("its beginning cannot be read", &path))?;
-    let judged = judge(path, is_device, &found, geometry, key_rules, config.mismatch)?;
+    let judged = judge(path, (&device, is_device), &found, geometry, key_rules, config.mismatch)?;
+    if let Judged { emptied: Some(why @ (Emptied::KeyRules | Emptied::Size)), holds, .. } = &judged
+    {
+        let path = judged.path.display();
+        tracing::warn!(%path, ?why, "a store does not fit the configuration any more: it loses {holds}");
+    }
     if !is_device {
         // Not before it is known that nothing is lost by it.
         allocate(device.file(), geometry.size)
@@ -229,7 +260,20 @@ pub(super) fn open(config: &DiskConfig, key_rules: u64) -> Result<Opened, OpenEr
     Ok(judged.on(Arc::new(device)))
 }
 
-/// Likewise, of a file or device that has so many bytes. It is blank only if it is so for longer than a superblock: file
+/// What stands against a store as it is, without changing or locking anything: an error of [`open`] with `mismatch` set to
+/// refuse. What is not there, or cannot be read, is not judged.
+pub(crate) fn look(config: &DiskConfig, key_rules: u64) -> Option<OpenError> {
+    let is_device = !config.path.is_dir();
+    let path = if is_device { config.path.clone() } else { config.path.join(FILE) };
+    let mut file = File::open(&path).ok()?;
+    let has = file.seek(SeekFrom::End(0)).ok().filter(|has| *has > 0)?;
+    let geometry = Geometry::new(config.size)?;
+    let device = FileDevice::new(file);
+    let found = superblocks_of(&device, has).ok()?;
+    judge(path, (&device, is_device), &found, geometry, key_rules, Mismatch::Refuse).err()
+}
+
+/// What lies where superblocks should, of a file or device that has so many bytes. It is blank only if it is so for longer than a superblock: file
 /// systems begin with zeros, too.
 fn superblocks_of(device: &FileDevice, has: u64) -> io::Result<[Found; 2]> {
     let found = match has {
@@ -272,7 +316,7 @@ pub(super) fn superblocks(device: &dyn Device) -> io::Result<[Found; 2]> {
 /// What is to be made of it.
 pub(super) fn judge(
     path: PathBuf,
-    is_device: bool,
+    (device, is_device): (&dyn Device, bool),
     found: &[Found; 2],
     geometry: Geometry,
     key_rules: u64,
@@ -288,11 +332,12 @@ pub(super) fn judge(
         _ => None,
     });
     let is_kept = mismatch == Mismatch::Refuse;
+    let holds = newest.and_then(|newest| snapshot::holds(device, &newest)).unwrap_or_default();
     let emptied = match (newest, version) {
         (Some(known), _) if known.key_rules != key_rules => {
             if is_kept {
                 let (found, wanted) = (known.key_rules, key_rules);
-                return Err(OpenError::KeyRules { path, found, wanted });
+                return Err(OpenError::KeyRules { path, holds, found, wanted });
             }
             Some(Emptied::KeyRules)
         }
@@ -303,7 +348,7 @@ pub(super) fn judge(
         (Some(known), _) if known.geometry() != Some(geometry) => {
             if is_kept {
                 let (found, wanted) = (known.size, geometry.size);
-                return Err(OpenError::Size { path, found, wanted });
+                return Err(OpenError::Size { path, holds, found, wanted });
             }
             Some(Emptied::Size)
         }
@@ -322,7 +367,7 @@ pub(super) fn judge(
         (Some(known), None) => known,
         _ => fresh(geometry, key_rules, newest.map_or(0, |known| known.run)),
     };
-    Ok(Judged { path, superblock, emptied })
+    Ok(Judged { path, superblock, emptied, holds })
 }
 
 /// What has been made of a superblock.
@@ -331,12 +376,14 @@ pub(super) struct Judged {
     path: PathBuf,
     superblock: Superblock,
     emptied: Option<Emptied>,
+    /// What it held.
+    holds: Holds,
 }
 
 impl Judged {
     /// With its device.
     fn on(self, device: Arc<dyn Device>) -> Opened {
-        let Self { path, superblock, emptied } = self;
+        let Self { path, superblock, emptied, .. } = self;
         Opened { path, device, superblock, emptied }
     }
 }

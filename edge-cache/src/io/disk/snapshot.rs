@@ -3,8 +3,12 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::device::Device;
 use super::engine::{Engine, lock};
+use super::open::Holds;
 use super::recover::in_threads;
+use crate::store::disk::format::Superblock;
+use crate::store::disk::geometry::UNIT;
 use crate::store::disk::index::{Entry, Table};
 use crate::store::disk::snapshot::{Directory, ENTRY, decode_shard, directory_bytes, encode_shard};
 
@@ -43,6 +47,20 @@ pub(super) fn write(engine: &Engine) -> io::Result<()> {
     engine.device.write(&directory, engine.geometry.snapshot_start())?;
     engine.counters.written_footers.add(offset + bytes.len() as u64 - start);
     engine.device.sync()
+}
+
+/// What a disk that was stopped cleanly holds, as its copy says: it is believed if it is of that stop.
+pub(super) fn holds(device: &dyn Device, superblock: &Superblock) -> Option<Holds> {
+    let geometry = superblock.geometry().filter(|_| superblock.is_clean)?;
+    let mut bytes = vec![0; 48];
+    device.read(&mut bytes, geometry.snapshot_start()).ok()?;
+    bytes.resize(Directory::announced(&bytes, &geometry)?, 0);
+    device.read(&mut bytes, geometry.snapshot_start()).ok()?;
+    let directory = Directory::decode(&bytes, &geometry, superblock.salt)?;
+    let fits = directory.uuid == superblock.uuid && directory.run == superblock.run;
+    let records = directory.shards.iter().map(|(count, _)| u64::from(*count)).sum();
+    let units: u64 = directory.segments.iter().map(|(_, live)| u64::from(*live)).sum();
+    fits.then_some(Holds { records, bytes: units * UNIT })
 }
 
 /// Takes it as the index, if it is whole and of the run before this one.

@@ -1,11 +1,16 @@
-//! What an operator is told of his disks before he starts a node: what the file systems say of them here and now.
+//! What an operator is told of his disks before he starts a node: what the file systems say of them here and now, and what
+//! of what is stored there would be lost.
 
 use std::path::Path;
 
 use rustix::fs::{Access, access, statvfs};
-use shared::config::{DiskSpec, Loaded, Problem, Severity, Step};
+use shared::config::{DiskSpec, Loaded, Mismatch, Problem, Severity, Step};
 
-use crate::io::disk::FILE;
+use super::open::{config, key_rules};
+use crate::config::Plan;
+use crate::io::disk::{FILE, OpenError, look};
+use crate::io::purge_log;
+use crate::purge::log;
 
 /// What stands against the disks of `edges` on this machine.
 pub fn warnings(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
@@ -16,7 +21,7 @@ pub fn warnings(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
         let more = edge.disks.iter().enumerate();
         let more = more.map(|(index, disk)| (vec!["disks".into(), index.into()], disk));
         for (place, disk) in first.chain(more) {
-            if let Some((key, why)) = unfit(disk) {
+            if let Some((key, why)) = unfit(disk).or_else(|| unlike(loaded, name, disk)) {
                 let path: Vec<Step> =
                     [vec!["edge".into(), (*name).into()], place, vec![key.into()]].concat();
                 problems.push(loaded.problem(&path, Severity::Warning, why));
@@ -24,6 +29,33 @@ pub fn warnings(loaded: &Loaded, edges: &[&str]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// The key that a store which is there does not fit any more, and what comes of it.
+fn unlike(loaded: &Loaded, node: &str, disk: &DiskSpec) -> Option<(&'static str, String)> {
+    let plan = Plan::new(loaded, Some(node)).ok()?;
+    // What a node reads of it is longer; without one, or with a damaged one, it begins another.
+    let purges = purge_log::folder(&plan).ok()??.join(purge_log::FILE);
+    let purges = log::identity(&std::fs::read(purges).unwrap_or_default()).unwrap_or_default();
+    let error = look(&config(disk), key_rules(&plan, purges))?;
+    let comes = match (&error, disk.mismatch) {
+        (OpenError::KeyRules { holds, .. } | OpenError::Size { holds, .. }, Mismatch::Rebuild) => {
+            format!("when the node is started anew it loses {holds}")
+        }
+        (OpenError::Version { .. }, Mismatch::Rebuild) => {
+            "when the node is started anew it loses all that it holds".to_owned()
+        }
+        _ => return Some(("path", format!("the node would not start: {error}"))),
+    };
+    let (key, why) = match &error {
+        OpenError::Size { .. } => ("size", "has another size"),
+        OpenError::Version { .. } => ("path", "has another format"),
+        _ => (
+            "path",
+            "was written with other key rules (the `key` of a policy), or beside another log of purges",
+        ),
+    };
+    Some((key, format!("the store in {} {why}: {comes}", disk.path.display())))
 }
 
 /// The key of a disk that is at odds with the machine, and why.

@@ -32,7 +32,7 @@ pub fn open(
 ) -> Result<Option<Arc<Under>>, String> {
     let spec = plan.edge.disk.iter().chain(&plan.edge.disks);
     let mut configs: Vec<DiskConfig> = spec.map(config).collect();
-    let rules = key_rules(plan, store.layout().size(), purges.map_or(0, PurgeLog::identity));
+    let rules = key_rules(plan, purges.map_or(0, PurgeLog::identity));
     let lasting = purges.map(PurgeLog::lasting).unwrap_or_default();
     while !configs.is_empty() {
         let error = match Disks::open(&configs, rules) {
@@ -73,7 +73,7 @@ fn failed(error: &OpenError) -> Option<std::path::PathBuf> {
     (!is_said).then(|| path.clone())
 }
 
-fn config(spec: &DiskSpec) -> DiskConfig {
+pub(super) fn config(spec: &DiskSpec) -> DiskConfig {
     DiskConfig {
         path: spec.path.clone(),
         size: spec.size.0,
@@ -82,10 +82,11 @@ fn config(spec: &DiskSpec) -> DiskConfig {
     }
 }
 
-/// A hash of what the form of keys and bodies on disk depends on. Routes whose keys are made as usual do not count: to add
-/// or drop one costs nothing that is stored. What was stored beside another log of purges may have been purged there.
-fn key_rules(plan: &Plan, segment: u64, purges: u64) -> u64 {
-    let mut text = format!("{FORMAT} {segment} {purges:016x}");
+/// A hash of what the form of keys on disk depends on. Routes whose keys are made as usual do not count: to add or drop one
+/// costs nothing that is stored. What was stored beside another log of purges may have been purged there. Heads say in
+/// segments of which size their bodies lie: those of another size are not used.
+pub(super) fn key_rules(plan: &Plan, purges: u64) -> u64 {
+    let mut text = format!("{FORMAT} {purges:016x}");
     for site in &plan.sites {
         for route in &site.routes {
             let rules = route.policy.as_ref().map(|policy| &policy.key);
