@@ -21,9 +21,7 @@ const SMALL_PIECE: usize = 16 << 10;
 pub struct Limits {
     /// Bytes of a body that are kept whole. A body that grows past it is not stored.
     pub keep: u64,
-    /// Bytes that an unkept body may run ahead of its fastest reader.
-    pub ahead: u64,
-    /// Bytes that stay here of a body that is stored as it arrives.
+    /// Bytes that stay here of a body that is stored as it arrives; and of any other where memory is short.
     pub window: u64,
     /// Readers at once.
     pub readers: usize,
@@ -96,6 +94,8 @@ struct State<H, P, E> {
     end: Option<Result<(), Cut>>,
     /// Whether all bytes from the first one are and will be kept, here or in the store.
     kept: bool,
+    /// How far a reader may be behind in a body that is not kept.
+    behind: u64,
     /// What lies before this offset can be read from the store, too.
     stored: u64,
     audience: Audience,
@@ -147,6 +147,7 @@ impl<H, P, E: Clone> Fill<H, P, E> {
             received: 0,
             end: None,
             kept: true,
+            behind: limits.keep,
             stored: 0,
             audience: Audience::All,
             readers: HashMap::from([(0, ReaderState { position: 0, waker: None })]),
@@ -320,9 +321,18 @@ impl<H, P, E> Writer<H, P, E> {
         self.fill.change(|state| state.kept = false);
     }
 
-    /// Ready when more of the body may be fetched: at once for a kept body, else when the fastest reader is near.
-    /// `Ready(false)`: nobody is left to read a body that is not kept.
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<bool> {
+    /// Memory is short: who is further behind than the window in a body that is not kept is cut, from now on.
+    pub fn shorten(&self) {
+        let limits = &self.fill.limits;
+        self.fill.change(|state| {
+            state.behind = state.behind.min(limits.window);
+            state.trim(limits);
+        });
+    }
+
+    /// Ready when more of the body may be fetched: at once for a kept body, else when it is no more than `ahead` bytes
+    /// before the fastest reader. `Ready(false)`: nobody is left to read a body that is not kept.
+    pub fn poll_room(&self, cx: &Context<'_>, ahead: u64) -> Poll<bool> {
         let mut state = self.fill.lock();
         if state.kept {
             return Poll::Ready(true);
@@ -330,7 +340,7 @@ impl<H, P, E> Writer<H, P, E> {
         let Some(fastest) = state.readers.values().map(|reader| reader.position).max() else {
             return Poll::Ready(false);
         };
-        if state.received.saturating_sub(fastest) < self.fill.limits.ahead {
+        if state.received.saturating_sub(fastest) < ahead.max(1) {
             return Poll::Ready(true);
         }
         state.writer = Some(cx.waker().clone());
@@ -385,7 +395,7 @@ impl<H, P, E> State<H, P, E> {
         } else {
             let slowest =
                 self.readers.values().map(|reader| reader.position).min().unwrap_or(self.received);
-            slowest.max(self.received.saturating_sub(limits.keep))
+            slowest.max(self.received.saturating_sub(self.behind))
         };
         while self.pieces.front().is_some_and(|piece| piece.end <= from) {
             if let Some(piece) = self.pieces.pop_front() {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 type TestFill = Fill<&'static str, &'static str, &'static str>;
 
-const LIMITS: Limits = Limits { keep: 1000, ahead: 100, window: 300, readers: 10_000 };
+const LIMITS: Limits = Limits { keep: 1000, window: 300, readers: 10_000 };
 
 fn stored(writer: Writer<&'static str, &'static str, &'static str>) -> Option<Vec<u8>> {
     let mut stored = None;
@@ -67,7 +67,7 @@ fn the_fetch_goes_on_when_its_first_client_has_gone() {
     drop(leader);
     writer.share(Arc::new("head"), true);
     assert!(writer.push(b"body"));
-    assert_eq!(writer.poll_room(&idle()), Poll::Ready(true));
+    assert_eq!(writer.poll_room(&idle(), 100), Poll::Ready(true));
     let late = writer.fill().join(false).unwrap();
     assert!(stored(writer).is_some());
     assert_eq!(ready(&late).unwrap().unwrap(), b"body");
@@ -121,17 +121,21 @@ fn a_body_that_ends_short_never_ends_well() {
 
 #[test]
 fn a_body_too_large_passes_in_a_window() {
-    let limits = Limits { keep: 50_000, ahead: 20_000, window: 50_000, readers: 10 };
+    let limits = Limits { keep: 50_000, window: 50_000, readers: 10 };
     let (writer, leader) = TestFill::begin(limits);
     let slow = writer.fill().join(false).unwrap();
     writer.share(Arc::new("head"), true);
     assert!((0..5).all(|_| writer.push(&[0; 10_000])));
     assert!(!writer.push(&[0; 1]), "one byte more than is kept");
     assert!(writer.fill().join(false).is_none());
-    assert_eq!(writer.poll_room(&idle()), Poll::Pending, "the fastest reader has read nothing");
+    assert_eq!(
+        writer.poll_room(&idle(), 20_000),
+        Poll::Pending,
+        "the fastest reader has read nothing"
+    );
     for _ in 0..30 {
         while leader.poll_data(&idle(), usize::MAX).is_ready() {}
-        assert_eq!(writer.poll_room(&idle()), Poll::Ready(true));
+        assert_eq!(writer.poll_room(&idle(), 20_000), Poll::Ready(true));
         writer.push(&[0; 9_999]);
         let held = writer.fill().held();
         assert!(held <= limits.keep + SMALL_PIECE as u64, "held {held}");
@@ -140,7 +144,7 @@ fn a_body_too_large_passes_in_a_window() {
     drop(slow);
     assert!(ready(&leader).unwrap().is_ok());
     drop(leader);
-    assert_eq!(writer.poll_room(&idle()), Poll::Ready(false), "nobody is left");
+    assert_eq!(writer.poll_room(&idle(), 20_000), Poll::Ready(false), "nobody is left");
     assert!(stored(writer).is_none(), "not for the store");
 }
 
@@ -149,9 +153,9 @@ fn a_single_slow_reader_holds_up_a_body_that_is_not_kept() {
     let (writer, leader) = TestFill::begin(LIMITS);
     writer.share(Arc::new("head"), false);
     writer.push(&[0; 100]);
-    assert_eq!(writer.poll_room(&idle()), Poll::Pending);
+    assert_eq!(writer.poll_room(&idle(), 100), Poll::Pending);
     assert!(ready(&leader).unwrap().is_ok());
-    assert_eq!(writer.poll_room(&idle()), Poll::Ready(true));
+    assert_eq!(writer.poll_room(&idle(), 100), Poll::Ready(true));
     assert_eq!(writer.fill().held(), 0);
 }
 
@@ -263,7 +267,11 @@ fn a_body_that_is_stored_as_it_arrives_passes_in_a_window() {
     writer.share(Arc::new("head"), true);
     for n in 1..=30 {
         assert!(writer.push(&[n; 20_000]));
-        assert_eq!(writer.poll_room(&idle()), Poll::Ready(true), "a slow reader holds up nobody");
+        assert_eq!(
+            writer.poll_room(&idle(), 100),
+            Poll::Ready(true),
+            "a slow reader holds up nobody"
+        );
         writer.stored_through(u64::from(n) / 2 * 40_000);
         assert!(writer.fill().held() <= 60_000, "{}", writer.fill().held());
     }
@@ -310,7 +318,7 @@ proptest! {
         chunk in 1..9000usize,
     ) {
         let body: Vec<u8> = (0..100_000u32).map(|at| (at % 251 + at / 251) as u8).collect();
-        let limits = Limits { keep: 1 << 20, ahead: 20_000, window: 30_000, readers: 10 };
+        let limits = Limits { keep: 1 << 20, window: 30_000, readers: 10 };
         let (writer, leader) = TestFill::begin(limits);
         let readers = [leader, writer.fill().join(false).unwrap()];
         writer.share(Arc::new("head"), keep);
@@ -326,7 +334,7 @@ proptest! {
                     Poll::Ready(other) => prop_assert!(false, "{other:?}"),
                     Poll::Pending => prop_assert_eq!(read[who].len(), body.len() - left.len()),
                 },
-                None if writer.poll_room(&idle()).is_ready() => {
+                None if writer.poll_room(&idle(), 20_000).is_ready() => {
                     let (now, then) = left.split_at(chunk.min(left.len()));
                     writer.push(now);
                     left = then;
@@ -343,4 +351,22 @@ proptest! {
             prop_assert!(read == body);
         }
     }
+}
+
+/// Where memory is short, who lags in a body that goes by is cut earlier.
+#[test]
+fn who_lags_may_be_told_to_keep_up() {
+    let limits = Limits { keep: 100_000, window: 20_000, ..LIMITS };
+    let (writer, leader) = TestFill::begin(limits);
+    let slow = writer.fill().join(false).unwrap();
+    writer.share(Arc::new("head"), false);
+    (0..6).for_each(|_| assert!(!writer.push(&[0; 10_000])));
+    while leader.poll_data(&idle(), usize::MAX).is_ready() {}
+    assert_eq!(writer.fill().held(), 60_000);
+    writer.shorten();
+    assert!(writer.fill().held() <= 20_000 + SMALL_PIECE as u64, "{}", writer.fill().held());
+    assert_eq!(ready(&slow), Some(Err(Cut::Behind)));
+    drop(slow);
+    writer.push(&[1; 10]);
+    assert_eq!(ready(&leader).unwrap().unwrap(), [1; 10]);
 }

@@ -16,7 +16,7 @@ use super::ask::Outgoing;
 use super::fenced::fetch_current;
 use super::fetch::{Fetched, Wanted};
 pub use super::fill_head::{FillHead, Origin, ResponseHead, Since};
-use super::fills::{Entry, FillWriter, Held, WINDOW};
+use super::fills::{Entry, FillWriter, Held, WINDOW, ahead};
 pub use super::fills::{FillReader, Fills, Joined, Task};
 use super::node::{Node, RouteTarget, Tier};
 use super::part::{Slot, Wanting, receive_part};
@@ -397,7 +397,7 @@ pub(super) async fn receive(
     let mut kept = true;
     let mut received = 0u64;
     let last = loop {
-        if !poll_fn(|cx| writer.poll_room(cx)).await {
+        if !poll_fn(|cx| writer.poll_room(cx, ahead(node))).await {
             tracing::debug!(key = job.key.text(), "nobody reads a body that is not kept any more");
             return;
         }
@@ -420,9 +420,12 @@ pub(super) async fn receive(
                         keeps = false;
                     }
                 }
+                if !kept && !held.set(writer.fill().held()) {
+                    // It goes by, and those who lag hold what others could use.
+                    writer.shorten();
+                }
                 if kept && !keeps {
                     kept = false;
-                    held.set(0);
                     entry.leave();
                     node.store.mark_uncacheable(&job.key);
                 }

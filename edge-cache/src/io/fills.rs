@@ -20,8 +20,10 @@ use crate::purge::Position;
 use crate::semantics::vary::VariantKey;
 use crate::store::{Object, Store};
 
-/// What an unkept body may run ahead of its fastest reader.
+/// What an unkept body may run ahead of its fastest reader…
 const AHEAD: u64 = 1 << 20;
+/// … and where each response may hold little.
+const LITTLE_AHEAD: u64 = 16 << 10;
 /// Those who wait for one fetch at most; more fetch for themselves.
 const MAX_READERS: usize = 100_000;
 /// Bytes that stay in a fill of what is stored as it arrives.
@@ -151,12 +153,7 @@ impl Fills {
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            keep: self.keep.max(LARGEST_PART),
-            ahead: AHEAD,
-            window: WINDOW,
-            readers: MAX_READERS,
-        }
+        Limits { keep: self.keep.max(LARGEST_PART), window: WINDOW, readers: MAX_READERS }
     }
 
     fn shard(&self, place: Place) -> Option<&Shard> {
@@ -248,6 +245,11 @@ impl Fills {
         let (writer, reader) = Fill::begin(self.limits());
         Task { writer, reader, places: Vec::new(), fence: since.fence, begun: self.arrive() }
     }
+}
+
+/// What an unkept body may run ahead of its fastest reader.
+pub(super) fn ahead(node: &Node) -> u64 {
+    if node.reads_ahead() { AHEAD } else { LITTLE_AHEAD }
 }
 
 /// A reader of the fetch of a place, if one goes on that began after all purges of what it brings.

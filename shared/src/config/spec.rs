@@ -367,7 +367,8 @@ const fn memory() -> Size {
 const fn segment() -> Size {
     Size(256 << 10)
 }
-const fn max_connections() -> u32 {
+/// Where nothing is said of them.
+pub(super) const fn max_connections() -> u32 {
     10_000
 }
 const fn idle() -> Dur {

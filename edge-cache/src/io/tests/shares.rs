@@ -119,12 +119,8 @@ async fn what_is_being_fetched_is_given_whole_to_all_who_read() {
     for (seed, how) in (1..40).flat_map(|seed| ["passes", "kept", "stored"].map(|how| (seed, how)))
     {
         let mut shares = Shares(seed);
-        let (writer, first): (FillWriter, FillReader) = FillShared::begin(Limits {
-            keep: 64 << 20,
-            ahead: 300_000,
-            window: 200_000,
-            readers: 10,
-        });
+        let (writer, first): (FillWriter, FillReader) =
+            FillShared::begin(Limits { keep: 64 << 20, window: 200_000, readers: 10 });
         let second = writer.fill().join(false).unwrap();
         let version = edge.node.store.new_version(&object.key(), VariantKey::NONE);
         let mut spill =
@@ -142,7 +138,7 @@ async fn what_is_being_fetched_is_given_whole_to_all_who_read() {
         while ended < 2 {
             if let Some(going) = &writer
                 && shares.number(3) == 0
-                && going.poll_room(cx).is_ready()
+                && going.poll_room(cx, 300_000).is_ready()
             {
                 let (now, then) = left.split_at((1 + shares.number(90_000)).min(left.len()));
                 left = then;

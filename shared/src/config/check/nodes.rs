@@ -229,7 +229,8 @@ impl Check<'_> {
                 self.error(at("memory"), "this must be at least 1MiB");
             }
             let connections = u64::from(edge.max_connections).saturating_mul(CONNECTION_MEMORY);
-            if connections > edge.memory.0 {
+            // Nobody has asked for the default: as many come in as there is room for.
+            if connections > edge.memory.0 && edge.max_connections != max_connections() {
                 self.warn(
                     at("max_connections"),
                     format!(

@@ -1,13 +1,17 @@
 //! Whether a cache node keeps to its memory: the resident memory of a whole `edge-cache` process beside `memory` of its
 //! configuration, while it is idle, under connections, under churn, under slow readers of one large object, and after.
 //!
-//! `memory_limit --memory 512MiB --memory 1GiB`. Every byte that a reader gets is compared. Exit code 1 when a peak is
+//! `memory_limit --memory 512MiB --memory 1GiB`; with `--http2` readers over HTTP/2, too, with `--disk 2GiB` the large object
+//! lies on a disk below. Every byte that a reader gets is compared. Exit code 1 when a peak is
 //! above the goal.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
     reason = "a benchmark has a clock, sockets and a process of its own, and prints"
 )]
+
+mod http2;
+mod origin;
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -19,12 +23,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use shared::size::parse_size;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
+
+use origin::{PIECE, Pattern, object_size};
 
 /// Resident memory may be so much of what is configured.
 const GOAL: f64 = 1.10;
@@ -52,38 +58,15 @@ struct Args {
     /// What each of them takes in a second
     #[arg(long, default_value = "4KiB", value_parser = parse_size)]
     rate: u64,
+    /// The large object lies on a disk of this size below the memory
+    #[arg(long, value_parser = parse_size)]
+    disk: Option<u64>,
+    /// As many readers over HTTP/2, a hundred on each connection
+    #[arg(long)]
+    http2: bool,
     /// The program; default: the one beside this one
     #[arg(long)]
     edge: Option<PathBuf>,
-}
-
-/// The bytes of every body: those at an offset are the pattern's at the offset modulo its length.
-struct Pattern(Vec<u8>);
-
-const PERIOD: usize = (1 << 20) + 7;
-const PIECE: usize = 64 << 10;
-
-impl Pattern {
-    fn new() -> Self {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let once: Vec<u8> = (0..PERIOD)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state as u8
-            })
-            .collect();
-        let start = once.get(..PIECE).unwrap_or_default().to_vec();
-        Self([once, start].concat())
-    }
-
-    /// At most `length` bytes from an offset on.
-    fn at(&self, offset: u64, length: u64) -> &[u8] {
-        let from = usize::try_from(offset % PERIOD as u64).unwrap_or(0);
-        let length = usize::try_from(length).unwrap_or(PIECE).min(PIECE);
-        self.0.get(from..from + length).unwrap_or_default()
-    }
 }
 
 /// A process that ends with this value.
@@ -94,6 +77,14 @@ impl Drop for Node {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Where it listens.
+#[derive(Clone, Copy)]
+struct Places {
+    http: SocketAddr,
+    https: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// Looks at the resident memory of a process twenty times a second.
@@ -139,7 +130,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     raise_descriptor_limit();
     let pattern = Arc::new(Pattern::new());
-    let origin = start_origin(Arc::clone(&pattern), args.object)?;
+    let origin = origin::start(Arc::clone(&pattern), args.object)?;
     let mut good = true;
     for memory in &args.memory {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -157,7 +148,8 @@ async fn measure(
     pattern: &Arc<Pattern>,
 ) -> anyhow::Result<bool> {
     let scratch = tempfile::tempdir()?;
-    let (node, address) = start_node(args, memory, origin, scratch.path())?;
+    let (node, places) = start_node(args, memory, origin, scratch.path())?;
+    let address = places.http;
     let watch = Watch::start(node.0.id());
     let mut good = true;
     println!(
@@ -200,17 +192,61 @@ async fn measure(
     watch.take()?;
     let before = row("5 s after")?;
 
-    let (read, broken) = slow_readers(args, address, pattern).await?;
-    let after = row(&format!("{} slow readers of {} MiB", args.readers, args.object >> 20))?;
-    println!(
-        "    {} MiB read, {broken} of them cut; {} bytes each over what was before",
-        read >> 20,
-        after.saturating_sub(before) / args.readers.max(1) as u64
-    );
+    if args.disk.is_some() {
+        for _ in 0..2 {
+            whole(args, address, pattern).await?;
+        }
+        row(&format!("{} MiB read twice", args.object >> 20))?;
+        println!("    {:.0} MiB on disk", mib(on_disk(places.admin).await?));
+    }
+    let what = format!("slow readers of {} MiB", args.object >> 20);
+    let slow = slow_readers(args, address, pattern).await?;
+    let after = row(&format!("{} {what}", args.readers))?;
+    println!("{}", slow.told(args, after.saturating_sub(before)));
     sleep(Duration::from_secs(5)).await;
     watch.take()?;
-    row("5 s after they were closed")?;
+    let before = row("5 s after they were closed")?;
+    if args.http2 {
+        let slow = http2::slow_readers(args, places.https, pattern).await?;
+        let after = row(&format!("{} {what}, HTTP/2", args.readers))?;
+        println!("{}", slow.told(args, after.saturating_sub(before)));
+        sleep(Duration::from_secs(5)).await;
+        watch.take()?;
+        row("5 s after they were closed")?;
+    }
     Ok(good)
+}
+
+/// All of the large object, as fast as it comes.
+async fn whole(args: &Args, address: SocketAddr, pattern: &Pattern) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /big HTTP/1.1\r\nHost: bench.test\r\n\r\n").await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    ensure!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+    let (mut at, mut buffer) = (0, vec![0; PIECE]);
+    while at < args.object {
+        let read = stream.read(&mut buffer).await?;
+        let got = buffer.get(..read).unwrap_or_default();
+        ensure!(read > 0 && got == pattern.at(at, read as u64), "wrong bytes at {at}");
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// Bytes that the node's disks hold.
+async fn on_disk(admin: SocketAddr) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: a\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("edge_cache_store_bytes") && line.contains("\"disk\""));
+    let value = line.and_then(|line| line.split(' ').nth(1)).context("no disk in the metrics")?;
+    Ok(value.parse::<f64>()? as u64)
 }
 
 fn mib(bytes: u64) -> f64 {
@@ -253,70 +289,111 @@ async fn churn(args: &Args, address: SocketAddr, pattern: &Arc<Pattern>) -> anyh
     Ok(())
 }
 
-fn object_size(id: u64) -> u64 {
-    (1 + id % 63) << 10
-}
-
 fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// What all of them have read, and how many were cut.
+/// What became of slow readers.
+#[derive(Default)]
+pub(crate) struct Readers {
+    /// Bytes that they got.
+    read: std::cell::Cell<u64>,
+    /// Those that got no response, or one that says that there is no room.
+    refused: std::cell::Cell<u64>,
+    /// Those whose response broke off.
+    cut: std::cell::Cell<u64>,
+}
+
+impl Readers {
+    pub(crate) fn add(&self, bytes: u64) {
+        self.read.set(self.read.get() + bytes);
+    }
+
+    pub(crate) fn refuse(&self, how_many: u64) {
+        self.refused.set(self.refused.get() + how_many);
+    }
+
+    pub(crate) fn cut(&self) {
+        self.cut.set(self.cut.get() + 1);
+    }
+
+    fn told(&self, args: &Args, more: u64) -> String {
+        format!(
+            "    {} MiB read, {} refused, {} cut; {} bytes each over what was before",
+            self.read.get() >> 20,
+            self.refused.get(),
+            self.cut.get(),
+            more / args.readers.max(1) as u64
+        )
+    }
+}
+
 async fn slow_readers(
     args: &Args,
     address: SocketAddr,
     pattern: &Arc<Pattern>,
-) -> anyhow::Result<(u64, u64)> {
-    let (read, cut) = (Rc::new(std::cell::Cell::new(0)), Rc::new(std::cell::Cell::new(0)));
+) -> anyhow::Result<Rc<Readers>> {
+    let readers = Rc::new(Readers::default());
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let mut tasks = Vec::new();
     for number in 0..args.readers as u64 {
-        let (read, cut, pattern) = (Rc::clone(&read), Rc::clone(&cut), Arc::clone(pattern));
+        let (readers, pattern) = (Rc::clone(&readers), Arc::clone(pattern));
         let (length, rate) = (args.object, args.rate);
         let offset = length / args.readers as u64 * number;
         // All of them begin within ten seconds.
         let begin = Duration::from_millis(10_000 * number / args.readers as u64);
         tasks.push(tokio::task::spawn_local(async move {
             sleep(begin).await;
-            match slow_reader(address, offset, length, rate, end, &pattern, &read).await {
-                Ok(()) => anyhow::Ok(()),
-                Err(error) if error.downcast_ref::<std::io::Error>().is_some() => {
-                    cut.set(cut.get() + 1);
+            let Some(stream) = asked(address, offset).await? else {
+                readers.refuse(1);
+                return Ok(());
+            };
+            match slow_reader(stream, offset, length, rate, end, &pattern, &readers).await {
+                Err(error) if error.downcast_ref::<std::io::Error>().is_none() => Err(error),
+                Err(_) => {
+                    readers.cut();
                     Ok(())
                 }
-                Err(error) => Err(error),
+                Ok(()) => anyhow::Ok(()),
             }
         }));
     }
     for task in tasks {
         task.await??;
     }
-    Ok((read.get(), cut.get()))
+    Ok(readers)
+}
+
+/// A connection on which all from an offset on has been asked for, after the head of the response; none if it is refused.
+async fn asked(address: SocketAddr, offset: u64) -> anyhow::Result<Option<TcpStream>> {
+    let Ok(mut stream) = connect(address).await else { return Ok(None) };
+    let request =
+        format!("GET /big HTTP/1.1\r\nHost: bench.test\r\nRange: bytes={offset}-\r\n\r\n");
+    if stream.write_all(request.as_bytes()).await.is_err() {
+        return Ok(None);
+    }
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        ensure!(head.len() < 4096, "no head");
+        let Ok(byte) = stream.read_u8().await else { return Ok(None) };
+        head.push(byte);
+    }
+    if head.starts_with(b"HTTP/1.1 503") {
+        return Ok(None);
+    }
+    ensure!(head.starts_with(b"HTTP/1.1 206"), "{}", String::from_utf8_lossy(&head));
+    Ok(Some(stream))
 }
 
 async fn slow_reader(
-    address: SocketAddr,
+    stream: TcpStream,
     offset: u64,
     length: u64,
     rate: u64,
     end: Instant,
     pattern: &Pattern,
-    total: &std::cell::Cell<u64>,
+    readers: &Readers,
 ) -> anyhow::Result<()> {
-    let mut stream = connect(address).await?;
-    let request =
-        format!("GET /big HTTP/1.1\r\nHost: bench.test\r\nRange: bytes={offset}-\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        ensure!(head.len() < 4096, "no head");
-        head.push(stream.read_u8().await?);
-    }
-    if head.starts_with(b"HTTP/1.1 503") {
-        return Err(std::io::Error::from(ErrorKind::ConnectionRefused).into());
-    }
-    ensure!(head.starts_with(b"HTTP/1.1 206"), "{}", String::from_utf8_lossy(&head));
-    drop(head);
     let mut at = offset;
     while Instant::now() < end && at < length {
         let mut left = rate.min(length - at);
@@ -335,7 +412,7 @@ async fn slow_reader(
             ensure!(got == pattern.at(at, read as u64), "wrong bytes at {at}");
             at += read as u64;
             left -= read as u64;
-            total.set(total.get() + read as u64);
+            readers.add(read as u64);
         }
         sleep(Duration::from_secs(1)).await;
     }
@@ -362,9 +439,17 @@ fn start_node(
     memory: u64,
     origin: SocketAddr,
     folder: &Path,
-) -> anyhow::Result<(Node, SocketAddr)> {
+) -> anyhow::Result<(Node, Places)> {
     let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();
-    let (http, admin) = (free()?, free()?);
+    let places = Places { http: free()?, https: free()?, admin: free()? };
+    let Places { http, https, admin } = places;
+    let disk = args.disk.map_or(String::new(), |size| {
+        let path = folder.join("disk");
+        format!(
+            "disk = {{ path = \"{}\", size = \"{size}B\", daily_writes = \"100TiB\" }}",
+            path.display()
+        )
+    });
     let mut config = String::new();
     write!(
         config,
@@ -374,7 +459,9 @@ location = [50.03, 8.57]
 [edge.bench]
 datacenter = "here"
 http = ["{http}"]
+https = ["{https}"]
 admin = "{admin}"
+{disk}
 memory = "{memory}B"
 max_connections = {}
 idle = "10m"
@@ -403,80 +490,7 @@ routes = [ {{ path = "/*", origin = "bench" }} ]
         .stdout(log)
         .spawn();
     let child = child.with_context(|| format!("cannot start {}", program.display()))?;
-    Ok((Node(child), http))
-}
-
-/// An origin of one large object and any number of small ones, on a thread of its own.
-fn start_origin(pattern: Arc<Pattern>, length: u64) -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    listener.set_nonblocking(true)?;
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let listener = TcpListener::from_std(listener)?;
-            loop {
-                let (stream, _) = listener.accept().await?;
-                let pattern = Arc::clone(&pattern);
-                // A connection that the node gives up is no failure.
-                tokio::spawn(async move { serve_origin(stream, &pattern, length).await.ok() });
-            }
-            #[expect(unreachable_code, reason = "says what the block's type is")]
-            anyhow::Ok(())
-        })
-    });
-    Ok(address)
-}
-
-async fn serve_origin(mut stream: TcpStream, pattern: &Pattern, length: u64) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut head = Vec::new();
-    loop {
-        head.clear();
-        while !head.ends_with(b"\r\n\r\n") {
-            ensure!(head.len() < 16_384, "no head");
-            if stream.read_buf(&mut head).await? == 0 {
-                return Ok(());
-            }
-        }
-        let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        let path = text.split(' ').nth(1).context("no path")?.to_owned();
-        let size = match path.strip_prefix("/o/") {
-            Some(id) => object_size(id.parse()?),
-            None => length,
-        };
-        let range = text.split("range: bytes=").nth(1).and_then(|rest| rest.split("\r\n").next());
-        let (start, end) = match range.and_then(|range| range.split_once('-')) {
-            None => (0, size),
-            Some((start, end)) => {
-                let start: u64 = start.parse()?;
-                (start, end.parse::<u64>().map_or(size, |end| (end + 1).min(size)))
-            }
-        };
-        if start >= end {
-            bail!("a range of nothing: {range:?}");
-        }
-        let mut answer = match range {
-            Some(_) => format!(
-                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{}/{size}\r\n",
-                end - 1
-            ),
-            None => "HTTP/1.1 200 OK\r\n".to_owned(),
-        };
-        write!(
-            answer,
-            "Content-Length: {}\r\nETag: \"1\"\r\nAccept-Ranges: bytes\r\nCache-Control: max-age=86400\r\n\
-             Content-Type: application/octet-stream\r\n\r\n",
-            end - start
-        )?;
-        stream.write_all(answer.as_bytes()).await?;
-        let mut at = start;
-        while at < end {
-            let piece = pattern.at(at, end - at);
-            stream.write_all(piece).await?;
-            at += piece.len() as u64;
-        }
-    }
+    Ok((Node(child), places))
 }
 
 /// Lets this process and the node have as many descriptors as the system allows.
