@@ -103,6 +103,7 @@ impl Hybrid {
         }
         if all {
             self.asked[at].settle();
+            self.memory.settle(item.id);
         }
     }
 }
@@ -120,6 +121,7 @@ impl Cache for Hybrid {
         // It has come into memory, from disk or from the origin.
         if self.is_on_disk(&item) {
             self.asked[at] = Asked::settled();
+            self.memory.settle(item.id);
             return true;
         }
         self.asked[at] = Asked::default();

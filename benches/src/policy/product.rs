@@ -16,6 +16,11 @@ impl Product {
         let settings = Settings { kind, capacity, over_disk, seed: 0x5eed };
         Self { table: Table::new(settings), gone: Vec::new() }
     }
+
+    /// An object that is there lies on the disk as well.
+    pub fn settle(&mut self, id: u32) {
+        self.table.settle(&u64::from(id));
+    }
 }
 
 impl Cache for Product {

@@ -101,7 +101,11 @@ pub fn from_version(node: &Node, version: &Version, offset: u64, again: bool) ->
     }
     let segment = node.store.memory().segment(version, index)?;
     if let Some(under) = node.under.as_ref().filter(|_| again) {
+        let was_below = version.is_below(index);
         under.offer_segment(version, index, &segment);
+        if !was_below && version.is_below(index) {
+            node.store.memory().settle(version.place(index));
+        }
     }
     let skip = usize::try_from(offset - layout.start(index)).ok()?;
     (skip < segment.len()).then(|| segment.slice(skip..))

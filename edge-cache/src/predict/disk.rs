@@ -79,9 +79,10 @@ impl Disk {
         all
     }
 
-    /// A record is no longer than half a segment here: larger objects are several, as a node's larger bodies are.
+    /// A record is no longer than an eighth of a segment here: larger objects are several, as a node's larger bodies are. So
+    /// no more of a small segment is left empty at its end than of a node's.
     fn pieces(&self, size: u64) -> u64 {
-        size.div_ceil(self.segment / 2).max(1)
+        size.div_ceil(self.segment / 8).max(1)
     }
 
     /// Objects, or pieces of them.

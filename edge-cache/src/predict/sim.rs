@@ -218,6 +218,9 @@ impl Sim {
 
     fn put(&mut self, key: u64, stored: Stored) {
         self.memory.insert(key, stored, weight_of(stored.units()), &mut self.gone);
+        if stored.asked() == SETTLED {
+            self.memory.settle(&key);
+        }
         self.gone.clear();
     }
 

@@ -170,6 +170,13 @@ impl Memory {
         self.put(object.place(), Entry::Object(object))
     }
 
+    /// What lies there is on a disk as well, as it is: it need not be kept as long as another.
+    pub fn settle(&self, place: ObjectKey) {
+        if let Entries::Ours(shards) = &self.entries {
+            shards.settle(&place);
+        }
+    }
+
     /// Removes the object that lies there.
     pub fn remove(&self, place: ObjectKey) {
         self.take(&place);
@@ -201,7 +208,11 @@ impl Memory {
         }
         self.segments.fetch_add(1, Ordering::Relaxed);
         let segment = Segment { version: Arc::clone(version), index, data };
-        self.put(place, Entry::Segment(Arc::new(segment)))
+        let is_stored = self.put(place, Entry::Segment(Arc::new(segment)));
+        if is_stored && version.is_below(index) {
+            self.settle(place);
+        }
+        is_stored
     }
 
     /// Somebody begins to read segments of a version, or to bring some: they stay, as far as there is room, also when its

@@ -334,6 +334,7 @@ impl Store {
         }
         if !self.is_here(object.place()) {
             self.memory.insert(Arc::clone(object));
+            self.memory.settle(object.place());
         }
         true
     }
@@ -366,11 +367,14 @@ impl Store {
     fn offer_to(&self, below: &dyn Below, object: &Object) {
         let body = || self.body(object);
         if object.variant() == VariantKey::NONE {
-            return below.offer(object, None, &body);
-        }
-        let record = self.variants.get(&object.place().key);
-        if let Some(record) = record.filter(|record| record.stored.contains(&object.variant())) {
+            below.offer(object, None, &body);
+        } else if let Some(record) = self.variants.get(&object.place().key)
+            && record.stored.contains(&object.variant())
+        {
             below.offer(object, Some(&record), &body);
+        }
+        if object.asked.is_settled() {
+            self.memory.settle(object.place());
         }
     }
 
@@ -433,7 +437,10 @@ impl Store {
         self.uncacheable.invalidate(&hash);
         if let Some(below) = below {
             match object.asked.is_settled() && below.contains(place(variant)) {
-                true => below.update(&object),
+                true => {
+                    below.update(&object);
+                    self.memory.settle(place(variant));
+                }
                 false => {
                     object.asked.unsettle();
                     below.remove(place(variant));

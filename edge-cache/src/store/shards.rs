@@ -126,6 +126,14 @@ impl<V: Clone> Shards<V> {
         put
     }
 
+    /// What lies there lies below as well.
+    pub(super) fn settle(&self, place: &ObjectKey) {
+        let print = self.print(place);
+        if let Some(shard) = self.shard(print) {
+            shard.lock().settle(&print);
+        }
+    }
+
     /// Takes what lies there.
     pub(super) fn remove(&self, place: &ObjectKey) -> Option<V> {
         let print = self.print(place);

@@ -37,6 +37,11 @@ impl Writer {
                 // One whose records cannot be read any more holds nothing of use; what the index says of it goes below.
                 let entries = entries_of(&engine, segment, sequence).unwrap_or_default();
                 let units = engine.geometry.units();
+                let wanted = reclaim::is_wanted(&entries, segment, why, &engine.index, units);
+                if wanted && self.log.spare(segment) {
+                    reclaim::halve_hits(&entries, segment, &engine.index);
+                    return true;
+                }
                 let keep = reclaim::plan(&entries, segment, why, &engine.index, units);
                 Reclaim { segment, entries, keep, next: 0 }
             }

@@ -4,7 +4,6 @@ mod crash;
 mod failing;
 mod memory;
 mod opening;
-mod parts;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -112,7 +111,7 @@ async fn a_full_disk_keeps_what_is_asked_for() {
     let disks = open_at(folder.path());
     let hot = 1..=40;
     let mut n = 1000;
-    for round in 0..60 {
+    for round in 0..90 {
         for key in hot.clone() {
             if !disks.contains(place(key)) {
                 assert!(put(&disks, key, b"hot", 20_000));

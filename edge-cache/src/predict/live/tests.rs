@@ -112,8 +112,9 @@ fn a_disk_is_predicted_too() {
     let tiers = |tier| report.predictions.iter().filter(|p| p.tier == tier).count();
     assert_eq!((tiers(Tier::Memory), tiers(Tier::Disk)), (7, 4));
     let error = report.error.unwrap();
-    // An eighth of a small disk has few segments, and those of the smallest size: two points, not one.
-    assert!(error.objects.abs() < 0.02 && error.bytes.abs() < 0.02, "{error:?}");
+    // An eighth of a small disk has few segments, and those of the smallest size: two points and a
+    // half, not one.
+    assert!(error.objects.abs() < 0.025 && error.bytes.abs() < 0.025, "{error:?}");
     for scale in [0.25, 2.0] {
         let prediction = report.find(Tier::Disk, scale).unwrap();
         let setup = Candidate::new(&shape, Tier::Disk, scale, Kind::SizeAware, 1.0).setup;

@@ -1,7 +1,7 @@
 //! Which objects are worth a write: what is asked for twice, or is small, within a budget of bytes a day.
 //!
-//! Two token buckets are filled at the budget's rate and at half of it, and hold what comes in an hour; all that is
-//! written, moved records too, is taken out of both. What was seen before is admitted while there is something in the
+//! Two token buckets are filled at the budget's rate and at half of it, and hold what comes in six hours, so that the
+//! evening's new objects can be written with what the night has left over; all that is written, moved records too, is taken out of both. What was seen before is admitted while there is something in the
 //! first; what was not, while there is something in the second: as long as less than half of the budget is used, the disk
 //! learns what is new at once. Then a second hit costs no hit that a full disk would have given, and saves two thirds of the
 //! writes; on a roomy one it would cost 1.3 points of bytes. What is small is always admitted, within the budget: a thousand
@@ -17,8 +17,8 @@ const WAYS: usize = 8;
 const MEAN_OBJECT: u64 = 16 << 10;
 /// Smaller ones need not be asked for twice, in bytes.
 const SMALL: u64 = 16 << 10;
-/// How much of the budget may be spent at once.
-const BURST: f64 = 1.0 / 24.0;
+/// How much of a day's budget may be spent at once.
+const BURST: f64 = 0.25;
 const DAY: f64 = 86_400.0;
 
 /// Decides what is written.
@@ -126,23 +126,23 @@ mod tests {
             admission.wanted(hash(1), 100_000, at),
             "nothing is written: first-timers are let in"
         );
-        admission.spend(GIB / 2 + 1);
+        admission.spend(3 * GIB + 1);
         assert!(!admission.is_rich());
         assert!(!admission.wanted(hash(2), 100_000, at));
         assert!(admission.wanted(hash(2), 100_000, at));
-        admission.spend(GIB / 2);
-        assert!(!admission.wanted(hash(2), 100_000, at), "an hour's budget is spent");
+        admission.spend(3 * GIB);
+        assert!(!admission.wanted(hash(2), 100_000, at), "six hours' budget is spent");
         assert!(!admission.wanted(hash(6), 10_000, at), "for small ones, too");
         assert!(admission.wanted(hash(2), 100_000, at + Duration::from_secs(60)));
         assert!(!admission.wanted(hash(3), 100_000, at + Duration::from_secs(60)));
         assert!(admission.wanted(hash(5), 10_000, at + Duration::from_secs(60)), "it is small");
-        assert!(admission.wanted(hash(4), 100_000, at + Duration::from_secs(3 * 3600)));
+        assert!(admission.wanted(hash(4), 100_000, at + Duration::from_secs(18 * 3600)));
     }
 
-    /// However much is asked for, a day takes a day's budget and an hour's more; first-timers alone half of it.
+    /// However much is asked for, a day takes a day's budget and six hours' more; first-timers alone half of it.
     #[test]
     fn a_day_writes_a_days_budget() {
-        for (again, most) in [(true, 25 * GIB), (false, 12 * GIB + GIB)] {
+        for (again, most) in [(true, 30 * GIB), (false, 15 * GIB)] {
             let mut admission = Admission::new(GIB, 24 * GIB);
             let mut written = 0;
             for n in 0..86_400u64 {

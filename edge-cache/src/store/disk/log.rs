@@ -13,6 +13,11 @@ use super::index::Location;
 /// one's segment is, a tombstone keeps the older one dead.
 pub const REPLACES: u8 = 1;
 
+/// How often a segment may be spared before it is reclaimed.
+const SPARED: u8 = 4;
+/// How many segments may be spared one after the other, until one is reclaimed.
+const SPARED_AT_ONCE: u32 = 8;
+
 /// A free segment that only moved records may take: without it nothing could be reclaimed.
 const RESERVE: usize = 1;
 
@@ -210,6 +215,9 @@ pub struct Log {
     geometry: Geometry,
     usage: Arc<Usage>,
     states: Vec<State>,
+    /// Of each segment the newest one when it was last spared, and how often that was.
+    spared: Vec<(u64, u8)>,
+    spared_at_once: u32,
     free: VecDeque<u32>,
     new: Option<Open>,
     moved: Option<Open>,
@@ -226,7 +234,18 @@ impl Log {
         let free = (0..geometry.segments)
             .filter(|segment| states.get(*segment as usize) == Some(&State::Free))
             .collect();
-        Self { geometry, usage, states, free, new: None, moved: None, newest }
+        let spared = vec![(0, 0); states.len()];
+        Self {
+            geometry,
+            usage,
+            states,
+            spared,
+            spared_at_once: 0,
+            free,
+            new: None,
+            moved: None,
+            newest,
+        }
     }
 
     /// The largest record, in units.
@@ -319,6 +338,26 @@ impl Log {
         sealed.map(|(_, segment)| (segment, self.usage.sequence(segment)))
     }
 
+    /// When the turn of a sealed segment comes to be reclaimed, in relation to others: in the order in which they were first
+    /// written to, those that were spared as if that had been then.
+    pub fn turn(&self, segment: u32) -> (u64, u64) {
+        let sequence = self.usage.sequence(segment);
+        let (spared, _) = self.spared.get(segment as usize).copied().unwrap_or_default();
+        (spared.max(sequence), sequence)
+    }
+
+    /// Lets a segment whose turn has come stay as it is for another round. `false`: it has stayed too often, or too many have
+    /// been spared since one was reclaimed. So nothing stays for ever, tombstones neither, and who waits for room gets it.
+    pub fn spare(&mut self, segment: u32) -> bool {
+        let Some((turn, times)) = self.spared.get_mut(segment as usize) else { return false };
+        if *times >= SPARED || self.spared_at_once >= SPARED_AT_ONCE {
+            return false;
+        }
+        (*turn, *times) = (self.newest, *times + 1);
+        self.spared_at_once += 1;
+        true
+    }
+
     /// The oldest use of a segment other than this one: what was written before it is on no other segment.
     pub fn oldest_but(&self, segment: u32) -> u64 {
         let used = self.states.iter().zip(0..);
@@ -332,6 +371,10 @@ impl Log {
             set(&mut self.states, segment, State::Free);
             self.usage.forget(segment);
             self.free.push_back(segment);
+            self.spared_at_once = 0;
+            if let Some(spared) = self.spared.get_mut(segment as usize) {
+                *spared = (0, 0);
+            }
         }
     }
 

@@ -122,6 +122,12 @@ impl Model {
         let Some((segment, why)) = reclaim::choose(&self.log) else { return false };
         let entries = self.sealed.remove(&segment).unwrap_or_default();
         let units = self.log.geometry().units();
+        let wanted = reclaim::is_wanted(&entries, segment, why, &self.index, units);
+        if wanted && self.log.spare(segment) {
+            reclaim::halve_hits(&entries, segment, &self.index);
+            self.sealed.insert(segment, entries);
+            return true;
+        }
         let keep = reclaim::plan(&entries, segment, why, &self.index, units);
         let oldest = self.log.oldest_but(segment);
         for (entry, keep) in entries.iter().zip(keep) {
@@ -172,7 +178,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_stays() {
         let geometry = Geometry::new(64 << 20).unwrap();
-        let mut model = Model::new(geometry, 24 << 30);
+        let mut model = Model::new(geometry, 12 << 30);
         let (mut hits, mut asked, mut n) = (0, 0, 10_000);
         for round in 0..400u64 {
             let now = Duration::from_secs(round * 10);

@@ -38,7 +38,7 @@ pub struct Settings {
     pub kind: Kind,
     /// What all entries may weigh, in bytes.
     pub capacity: u64,
-    /// There is a disk tier below, which answers for the large entries that a policy of sizes gives up.
+    /// There is a disk tier below: [`Table::settle`] says what lies there.
     pub over_disk: bool,
     /// Where randomness begins: the same seed and the same requests give the same evictions.
     pub seed: u64,
@@ -64,6 +64,8 @@ pub trait Policy {
     fn insert(&mut self, hash: u64, weight: u64, now: u64);
     /// The entry of this slot weighs something else than before.
     fn reweigh(&mut self, slot: u32, old: u64, new: u64);
+    /// The entry of this slot lies below as well, as it is: it comes back for the cost of a read. Until it is reweighed.
+    fn settle(&mut self, _slot: u32, _weight: u64) {}
     /// The entry of this slot leaves, and the entry of the last slot takes its number.
     fn remove(&mut self, slot: u32, leaving: Leaving, now: u64);
     /// Which entry is to go. It may still stay: it goes when it is removed. `None`: there is none.
@@ -130,6 +132,14 @@ impl Policy for Engine {
             Self::SizeAware(policy) => policy.reweigh(slot, old, new),
             Self::S3Fifo(policy) => policy.reweigh(slot, old, new),
             Self::Lru(policy) => policy.reweigh(slot, old, new),
+        }
+    }
+
+    fn settle(&mut self, slot: u32, weight: u64) {
+        match self {
+            Self::SizeAware(policy) => policy.settle(slot, weight),
+            Self::S3Fifo(policy) => policy.settle(slot, weight),
+            Self::Lru(policy) => policy.settle(slot, weight),
         }
     }
 

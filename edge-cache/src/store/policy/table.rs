@@ -136,6 +136,15 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
         Put::Added
     }
 
+    /// An entry that is here lies below as well, as it is: until it is replaced it comes back for the cost of a read.
+    pub fn settle(&mut self, key: &K) {
+        if let Some(slot) = self.find(key)
+            && let Some(entry) = self.entries.get(slot)
+        {
+            self.policy.settle(slot, entry.weight);
+        }
+    }
+
     /// Evicts until there is room for so much more, but no more than `most` entries. `true`: there is room.
     pub fn make_room(&mut self, weight: u64, most: usize, gone: &mut Vec<(K, V)>) -> bool {
         let surplus = (self.weight.saturating_add(weight)).saturating_sub(self.capacity);
