@@ -24,6 +24,8 @@
 #![expect(clippy::disallowed_methods, reason = "io is where clocks, files and tasks live")]
 
 pub mod admin;
+#[cfg(test)]
+mod allocations;
 pub mod ask;
 pub mod backlog;
 pub mod body;

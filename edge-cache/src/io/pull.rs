@@ -18,7 +18,7 @@ use super::spill::{Use, from_version};
 use crate::fill::{Answer, Cut};
 use crate::semantics::range::ByteRange;
 use crate::store::budget::Share;
-use crate::store::{Content, Object, Version};
+use crate::store::{Object, Version};
 
 /// A place in a body, and where its bytes are found.
 pub struct Pull {
@@ -115,16 +115,9 @@ impl Pull {
     /// All of a stored object. `None`: a part of it has gone, and cannot be had again.
     pub fn object(node: &Arc<Node>, object: &Object) -> Option<Self> {
         let end = Some(object.length());
-        let version = match object.body() {
-            Content::Inline(body) => {
-                let pieces = Pieces::Whole(Bytes::from_owner(Arc::clone(body)));
-                return Some(Self {
-                    place: Place::Pieces { pieces, piece: 0, skip: 0 },
-                    at: 0,
-                    end,
-                });
-            }
-            Content::Segments(version) => version,
+        let Some(version) = object.version() else {
+            let pieces = Pieces::Whole(object.whole()?);
+            return Some(Self { place: Place::Pieces { pieces, piece: 0, skip: 0 }, at: 0, end });
         };
         let place = match version {
             version if object.is_combinable() && !node.store.is_unsegmented(&object.key()) => {

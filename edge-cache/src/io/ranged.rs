@@ -77,7 +77,7 @@ impl Context<'_> {
             &self.asked(),
             Representation {
                 status: object.status(),
-                headers: &object.fields(),
+                headers: &object.shared_fields(),
                 length: Some(object.length()),
                 content: pull.or_from(self.refetch(target, object)),
             },
@@ -187,7 +187,7 @@ impl Context<'_> {
             &self.asked(),
             Representation {
                 status: object.status(),
-                headers: &object.fields(),
+                headers: &object.shared_fields(),
                 length: Some(object.length()),
                 content: pull.or_from(self.refetch(asking.target, object)),
             },

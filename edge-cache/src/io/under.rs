@@ -122,7 +122,7 @@ impl Under {
             Lies::Inline => {
                 let number = bytes.first_chunk::<NUMBER>()?;
                 let own = u64::from_le_bytes(*number) == decoded.head().body_id();
-                own.then(|| Content::inline(&[bytes.slice(NUMBER..)]))
+                own.then(|| Content::Whole(vec![bytes.slice(NUMBER..)]))
             }
             Lies::Segments { version, segment_size } => {
                 if segment_size != self.layout.size() {

@@ -214,6 +214,12 @@ pub struct Fields<'b> {
     block: &'b [u8],
 }
 
+/// Fields at rest that a response shares.
+#[derive(Clone, Debug)]
+pub struct SharedFields {
+    block: Bytes,
+}
+
 /// A field at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -282,6 +288,12 @@ impl<'b> Fields<'b> {
         fields(self.block)
     }
 
+    /// The values of those with this name, in order.
+    fn named<'a>(self, name: &'a HeaderName) -> impl Iterator<Item = &'b [u8]> + use<'a, 'b> {
+        let name = name.as_str().as_bytes();
+        self.iter().filter(move |field| field.name() == name).map(|field| field.value)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.iter().count()
@@ -301,23 +313,47 @@ impl std::fmt::Debug for Fields<'_> {
 
 impl Lines for Fields<'_> {
     fn lines<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        let name = name.as_str().as_bytes();
-        self.iter().filter(move |field| field.name() == name).map(|field| field.value)
+        self.named(name)
     }
 
     fn line(&self, name: &HeaderName) -> Option<&[u8]> {
-        let name = name.as_str().as_bytes();
-        self.iter().find(|field| field.name() == name).map(|field| field.value)
+        self.named(name).next()
     }
 
     fn to_header_map(&self) -> HeaderMap {
-        let block = Bytes::copy_from_slice(self.block);
+        SharedFields::of(Bytes::copy_from_slice(self.block)).to_header_map()
+    }
+}
+
+impl SharedFields {
+    /// Those of a block that [`push_fields`] has written.
+    pub(crate) const fn of(block: Bytes) -> Self {
+        Self { block }
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        Fields::of(&self.block)
+    }
+}
+
+impl Lines for SharedFields {
+    fn lines<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.fields().named(name)
+    }
+
+    fn line(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.fields().named(name).next()
+    }
+
+    /// Its values are slices of the block.
+    fn to_header_map(&self) -> HeaderMap {
+        let block = &self.block;
         // A field of a response takes some thirty bytes. What it gets besides has its place, too.
-        let likely = (self.block.len() / 24).min(MAX_FIELDS);
+        let likely = (block.len() / 24).min(MAX_FIELDS);
         let mut headers = HeaderMap::with_capacity(likely + MARKS);
-        let mut rest = self.block;
+        let mut rest = &block[..];
         while let Some(field) = take_field(&mut rest) {
-            let end = self.block.len() - rest.len();
+            let end = block.len() - rest.len();
             let Some(name) = field.name.to_name() else { continue };
             // What stands in a block was a value before.
             let value = block.slice(end - field.value.len()..end);

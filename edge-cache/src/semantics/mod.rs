@@ -36,7 +36,7 @@ pub mod update;
 mod validator;
 pub mod vary;
 
-pub use fields::{Fields, Lines};
+pub use fields::{Fields, Lines, SharedFields};
 pub use head::{Life, StoredHead};
 pub use policy::{Policy, Profile, Ranges};
 pub use reason::Reason;

@@ -7,6 +7,7 @@
 
 pub mod below;
 pub mod budget;
+pub mod content;
 pub mod disk;
 pub mod memory;
 pub mod object;
@@ -37,8 +38,9 @@ use crate::semantics::search::Variance;
 use crate::semantics::vary::{VariantKey, Vary};
 
 pub use below::Below;
+pub use content::Content;
 pub use memory::Memory;
-pub use object::{Content, Object, ObjectKey};
+pub use object::{Object, ObjectKey};
 pub use variants::Variants;
 pub use version::Version;
 
@@ -207,13 +209,11 @@ impl Store {
 
     /// All of an object's body, if memory has it.
     pub fn body(&self, object: &Object) -> Option<Vec<Bytes>> {
-        match object.body() {
-            Content::Inline(body) => Some(vec![Bytes::from_owner(Arc::clone(body))]),
-            Content::Segments(_) => {
-                let count = self.layout.count(object.length());
-                (0..count).map(|index| self.segment(object, index)).collect()
-            }
+        if object.version().is_none() {
+            return object.whole().map(|body| vec![body]);
         }
+        let count = self.layout.count(object.length());
+        (0..count).map(|index| self.segment(object, index)).collect()
     }
 
     /// Whether memory has all of an object's body, as far as is known.
@@ -487,8 +487,7 @@ impl Store {
         }
         // The head was updated since.
         let headers = compress::encoded(&object.fields(), coding, Some(made.length()));
-        let made = object.encoding(coding, headers, made.body().clone(), made.length());
-        let made = Arc::new(made);
+        let made = Arc::new(object.encoding_like(coding, headers, &made));
         self.memory.insert(Arc::clone(&made));
         Some(made)
     }
@@ -497,8 +496,7 @@ impl Store {
     pub fn put_encoding(&self, object: &Object, coding: Coding, body: Bytes) {
         let length = body.len() as u64;
         let headers = compress::encoded(&object.fields(), coding, Some(length));
-        let body = Content::inline(&[body]);
-        self.memory.insert(Arc::new(object.encoding(coding, headers, body, length)));
+        self.memory.insert(Arc::new(object.encoding(coding, headers, body)));
     }
 
     /// Removes an object.

@@ -1,10 +1,10 @@
-//! A stored response: its head, and its body. One of at most a segment lies with the head; a longer one lies beside it in
-//! segments.
+//! A stored response: its head, and its body.
 //!
 //! Most objects are small, and what a cache takes beside their bytes decides how many it holds. So an object is its numbers,
-//! one block for all that has no fixed length, and the body; and it weighs what these three take of the allocator. The block
-//! is also what lies on disk ([`super::record`]): the key's length and text, the names of Vary and how many there are, the
-//! variant where there is one, tags, and from [`Object::fields`] on the fields.
+//! in as few bytes as they need, and one block for all that has no fixed length, with a short body at its end
+//! ([`super::content`]); and it weighs what these take of the allocator. The block without the body is also what lies on disk
+//! ([`super::record`]): the key's length and text, the names of Vary and how many there are, the variant where there is one,
+//! tags, and from [`Object::fields`] on the fields.
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -25,14 +25,15 @@ use crate::semantics::fields::{
 };
 use crate::semantics::freshness::{Lifetimes, Source};
 use crate::semantics::vary::{VariantKey, Vary};
-use crate::semantics::{Fields, Life, Lines as _, StoredHead};
+use crate::semantics::{Fields, Life, Lines as _, SharedFields, StoredHead};
 
 use super::below::Asked;
+use super::content::{Beside, Content, Kept};
 use super::version::Version;
 
-/// What the memory tier's table and its policy take for an entry. Measured by
+/// What the memory tier's table and its policy take for an entry. A test measures it, see `io::allocations`; so does
 /// `cargo run --release -p benches --bin object_memory`.
-pub(super) const ENTRY: u64 = 100;
+pub(crate) const ENTRY: u64 = 80;
 
 /// Counters of an [`Arc`].
 pub(super) const COUNTERS: usize = 2 * size_of::<usize>();
@@ -46,49 +47,31 @@ pub struct ObjectKey {
     pub variant: VariantKey,
 }
 
-/// Where a body lies.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// Here, whole, in memory of its own.
-    Inline(Arc<[u8]>),
-    /// In segments, each of which may be stored or not.
-    Segments(Arc<Version>),
-}
+/// A number in so many bytes; a larger one counts as the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Narrow<const N: usize>([u8; N]);
 
-impl Content {
-    /// Here, a copy: pieces as they were received are slices of buffers, all of which they would keep for as long as the
-    /// object is stored.
-    pub fn inline(pieces: &[Bytes]) -> Self {
-        if let [only] = pieces {
-            return Self::Inline(Arc::from(&only[..]));
-        }
-        let length = pieces.iter().map(Bytes::len).sum();
-        let mut all: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
-        // Nobody else has it yet.
-        let mut rest = Arc::get_mut(&mut all).unwrap_or_default();
-        for piece in pieces {
-            let Some((room, after)) = rest.split_at_mut_checked(piece.len()) else { break };
-            room.copy_from_slice(piece);
-            rest = after;
-        }
-        Self::Inline(all)
+impl<const N: usize> Narrow<N> {
+    pub(super) fn of(number: u64) -> Self {
+        let bytes = number.min((1 << (8 * N)) - 1).to_le_bytes();
+        Self(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or_default()))
+    }
+
+    pub(super) fn get(self) -> u64 {
+        self.0.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 }
 
-/// Milliseconds, up to nine thousand years.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Millis([u8; 6]);
+/// A duration in milliseconds, up to 34 years.
+pub(super) type Millis = Narrow<5>;
 
 impl Millis {
-    pub(super) fn of(duration: Duration) -> Self {
-        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min((1 << 48) - 1);
-        let [a, b, c, d, e, f, ..] = millis.to_le_bytes();
-        Self([a, b, c, d, e, f])
+    pub(super) fn of_duration(duration: Duration) -> Self {
+        Self::of(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) const fn get(self) -> Duration {
-        let [a, b, c, d, e, f] = self.0;
-        Duration::from_millis(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    pub(super) fn duration(self) -> Duration {
+        Duration::from_millis(self.get())
     }
 }
 
@@ -140,17 +123,20 @@ pub(super) mod flag {
     pub(in crate::store) const VARY_STAR: u8 = 1 << 4;
     pub(in crate::store) const COMBINABLE: u8 = 1 << 5;
     pub(in crate::store) const VARIANT: u8 = 1 << 6;
+    /// The body lies at the end of the block. On disk it never does.
+    pub(in crate::store) const BODY: u8 = 1 << 7;
 }
 
 /// A stored response. Never changed: an update makes a new one that shares the body.
 #[derive(Clone)]
 pub struct Object {
-    pub(super) block: Box<[u8]>,
-    pub(super) body: Content,
-    pub(super) length: u64,
+    /// What is to be read of it, [`Self::block`] and [`Self::whole`] say.
+    pub(super) memory: Arc<[u8]>,
+    pub(super) beside: Option<Arc<Beside>>,
     pub(super) body_id: u64,
-    pub(super) response_time: UnixMillis,
     pub(super) fence: Position,
+    pub(super) length: Narrow<6>,
+    pub(super) response_time: Narrow<6>,
     pub(super) initial_age: Millis,
     pub(super) fresh: Millis,
     pub(super) while_revalidate: Millis,
@@ -179,8 +165,9 @@ pub(super) struct Beginning<'a> {
 impl Object {
     /// With a body of its own.
     pub fn new(key: CacheKey, variant: VariantKey, head: StoredHead, body: Vec<Bytes>) -> Self {
-        let length = body.iter().map(|piece| piece.len() as u64).sum();
-        Self::made(key.text(), variant, &head, Content::inline(&body), length, next_body_id())
+        let body = Content::Whole(body);
+        let length = body.length().unwrap_or_default();
+        Self::made(key.text(), variant, &head, Kept::new(body), length, next_body_id())
     }
 
     /// With a body of `length` bytes in segments.
@@ -191,7 +178,7 @@ impl Object {
         version: Arc<Version>,
         length: u64,
     ) -> Self {
-        let body = Content::Segments(version);
+        let body = Kept::new(Content::Segments(version));
         Self::made(key.text(), variant, &head, body, length, next_body_id())
     }
 
@@ -199,7 +186,7 @@ impl Object {
         key: &str,
         variant: VariantKey,
         head: &StoredHead,
-        body: Content,
+        body: Kept,
         length: u64,
         body_id: u64,
     ) -> Self {
@@ -229,17 +216,24 @@ impl Object {
         };
         // A part of a millisecond counts as age, and not as life.
         let initial_age = head.initial_age.saturating_add(Duration::from_nanos(999_999));
+        let (memory, beside) = match body {
+            Kept::Beside(body) => (Arc::from(&block[..]), Some(body)),
+            Kept::Behind(pieces) => {
+                flags |= flag::BODY;
+                (joined(&block, &pieces), None)
+            }
+        };
         Self {
-            block: block.into_boxed_slice(),
-            body,
-            length,
+            memory,
+            beside,
             body_id,
-            response_time: head.response_time,
             fence: head.fence,
-            initial_age: Millis::of(initial_age),
-            fresh: Millis::of(lifetimes.fresh),
-            while_revalidate: Millis::of(lifetimes.while_revalidate),
-            if_error: Millis::of(lifetimes.if_error),
+            length: Narrow::of(length),
+            response_time: Narrow::of(head.response_time.0),
+            initial_age: Millis::of_duration(initial_age),
+            fresh: Millis::of_duration(lifetimes.fresh),
+            while_revalidate: Millis::of_duration(lifetimes.while_revalidate),
+            if_error: Millis::of_duration(lifetimes.if_error),
             took: millis(head.response_time.since(head.request_time)),
             after_wait: lifetimes.after_wait.map_or(NO_WAIT, millis),
             fields_at,
@@ -258,13 +252,23 @@ impl Object {
     /// The same body under a new head, of a variant that may be another one.
     #[must_use]
     pub fn updated(&self, variant: VariantKey, head: &StoredHead) -> Self {
-        let body = self.body.clone();
-        let made = Self::made(self.key_text(), variant, head, body, self.length, self.body_id);
+        let made =
+            Self::made(self.key_text(), variant, head, self.kept(), self.length(), self.body_id);
         Self { asked: self.asked.clone(), ..made }
     }
 
     /// An encoding of its body, under its head with other fields. It lies where no request's fields lead to.
-    pub fn encoding(&self, coding: Coding, headers: HeaderMap, body: Content, length: u64) -> Self {
+    pub fn encoding(&self, coding: Coding, headers: HeaderMap, body: Bytes) -> Self {
+        let length = body.len() as u64;
+        self.encoded(coding, headers, Kept::new(Content::Whole(vec![body])), length)
+    }
+
+    /// The same, with the body of one that was made before.
+    pub fn encoding_like(&self, coding: Coding, headers: HeaderMap, made: &Self) -> Self {
+        self.encoded(coding, headers, made.kept(), made.length())
+    }
+
+    fn encoded(&self, coding: Coding, headers: HeaderMap, body: Kept, length: u64) -> Self {
         let head = StoredHead { headers, ..self.head() };
         let variant = self.encoding_place(coding).variant;
         Self::made(self.key_text(), variant, &head, body, length, self.body_id)
@@ -273,7 +277,22 @@ impl Object {
     /// The same with nothing in place of its body.
     #[must_use]
     pub fn without_body(&self) -> Self {
-        Self { body: Content::Inline(Arc::default()), ..self.clone() }
+        let memory = match self.has(flag::BODY) {
+            true => Arc::from(self.block()),
+            false => Arc::clone(&self.memory),
+        };
+        Self { memory, beside: None, flags: self.flags & !flag::BODY, ..self.clone() }
+    }
+
+    /// The same with this body, in place of none.
+    pub(super) fn with_body(self, body: Content) -> Self {
+        match Kept::new(body) {
+            Kept::Beside(body) => Self { beside: Some(body), ..self },
+            Kept::Behind(pieces) => {
+                let memory = joined(self.block(), &pieces);
+                Self { memory, flags: self.flags | flag::BODY, ..self }
+            }
+        }
     }
 
     /// Where an encoding of it lies.
@@ -289,8 +308,8 @@ impl Object {
             status: self.status(),
             headers: self.fields().to_header_map(),
             request_time: self.request_time(),
-            response_time: self.response_time,
-            initial_age: self.initial_age.get(),
+            response_time: self.response_time(),
+            initial_age: self.initial_age.duration(),
             lifetimes: self.life().lifetimes,
             vary: self.vary(),
             fence: self.fence,
@@ -341,7 +360,13 @@ impl Object {
 
     /// Its fields.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::of(self.block.get(self.fields_at as usize..).unwrap_or_default())
+        Fields::of(self.block().get(self.fields_at as usize..).unwrap_or_default())
+    }
+
+    /// Its fields, for a response: their values are shared with it.
+    pub fn shared_fields(&self) -> SharedFields {
+        let fields = self.fields_at as usize..self.block().len();
+        SharedFields::of(self.shared(fields))
     }
 
     /// Its status.
@@ -356,24 +381,24 @@ impl Object {
 
     /// When the request for it was sent, see [`StoredHead::request_time`].
     pub fn request_time(&self) -> UnixMillis {
-        self.response_time - Duration::from_millis(self.took.into())
+        self.response_time() - Duration::from_millis(self.took.into())
     }
 
     /// When it arrived, see [`StoredHead::response_time`].
-    pub const fn response_time(&self) -> UnixMillis {
-        self.response_time
+    pub fn response_time(&self) -> UnixMillis {
+        UnixMillis(self.response_time.get())
     }
 
     /// What its age and lifetime are counted from.
     pub fn life(&self) -> Life {
         Life {
-            response_time: self.response_time,
-            initial_age: self.initial_age.get(),
+            response_time: self.response_time(),
+            initial_age: self.initial_age.duration(),
             lifetimes: Lifetimes {
-                fresh: self.fresh.get(),
+                fresh: self.fresh.duration(),
                 source: self.about.source(),
-                while_revalidate: self.while_revalidate.get(),
-                if_error: self.if_error.get(),
+                while_revalidate: self.while_revalidate.duration(),
+                if_error: self.if_error.duration(),
                 after_wait: match self.after_wait {
                     NO_WAIT => None,
                     wait => Some(Duration::from_millis(wait as u64)),
@@ -395,14 +420,18 @@ impl Object {
         self.life().remaining_millis(now)
     }
 
-    /// Its body.
-    pub const fn body(&self) -> &Content {
-        &self.body
+    /// Its whole body; `None` where that lies in segments.
+    pub fn whole(&self) -> Option<Bytes> {
+        match self.beside.as_deref() {
+            Some(Beside::Whole(body)) => Some(body.clone()),
+            Some(Beside::Segments(_)) => None,
+            None => Some(self.shared(self.block().len()..self.memory.len())),
+        }
     }
 
     /// The whole body's length.
-    pub const fn length(&self) -> u64 {
-        self.length
+    pub fn length(&self) -> u64 {
+        self.length.get()
     }
 
     /// Which body it is: an update of the head leaves it. That of an encoding is the one that it was made of.
@@ -416,10 +445,10 @@ impl Object {
     }
 
     /// Its version, when its body lies in segments.
-    pub const fn version(&self) -> Option<&Arc<Version>> {
-        match &self.body {
-            Content::Inline(_) => None,
-            Content::Segments(version) => Some(version),
+    pub fn version(&self) -> Option<&Arc<Version>> {
+        match self.beside.as_deref() {
+            Some(Beside::Segments(version)) => Some(version),
+            _ => None,
         }
     }
 
@@ -430,11 +459,30 @@ impl Object {
 
     /// The memory that it takes, all told but for segments, which are weighed one by one.
     pub fn weight(&self) -> u64 {
-        let body = match &self.body {
-            Content::Inline(body) => allocated(COUNTERS + body.len()),
-            Content::Segments(_) => allocated(COUNTERS + size_of::<Version>()),
-        };
-        ENTRY + allocated(COUNTERS + size_of::<Self>()) + allocated(self.block.len()) + body
+        let own = allocated(COUNTERS + size_of::<Self>());
+        let beside = self.beside.as_ref().map_or(0, |body| body.weight());
+        ENTRY + own + allocated(COUNTERS + self.memory.len()) + beside
+    }
+
+    /// All of the block but a body at its end.
+    pub(super) fn block(&self) -> &[u8] {
+        let body = if self.has(flag::BODY) { self.length() as usize } else { 0 };
+        let end = self.memory.len().saturating_sub(body);
+        self.memory.get(..end).unwrap_or_default()
+    }
+
+    fn shared(&self, part: std::ops::Range<usize>) -> Bytes {
+        if part.is_empty() || part.end > self.memory.len() {
+            return Bytes::new();
+        }
+        Bytes::from_owner(Arc::clone(&self.memory)).slice(part)
+    }
+
+    fn kept(&self) -> Kept {
+        match &self.beside {
+            Some(body) => Kept::Beside(Arc::clone(body)),
+            None => Kept::Behind(self.whole().into_iter().collect()),
+        }
     }
 
     const fn has(&self, bit: u8) -> bool {
@@ -443,7 +491,7 @@ impl Object {
 
     /// What stands before the fields. There is one: this is written here, and checked where it was read.
     fn beginning(&self) -> Option<Beginning<'_>> {
-        Beginning::of(self.block.get(..self.fields_at as usize)?)
+        Beginning::of(self.memory.get(..self.fields_at as usize)?)
     }
 }
 
@@ -465,11 +513,25 @@ impl std::fmt::Debug for Object {
         f.debug_struct("Object")
             .field("key", &self.key_text())
             .field("variant", &self.variant())
-            .field("length", &self.length)
+            .field("length", &self.length())
             .field("body_id", &self.body_id)
             .field("head", &self.head())
             .finish_non_exhaustive()
     }
+}
+
+/// One piece of memory with all of these.
+fn joined(block: &[u8], body: &[Bytes]) -> Arc<[u8]> {
+    let length = block.len() + body.iter().map(Bytes::len).sum::<usize>();
+    let mut all: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+    // Nobody else has it yet.
+    let mut rest = Arc::get_mut(&mut all).unwrap_or_default();
+    for piece in std::iter::once(block).chain(body.iter().map(|piece| &piece[..])) {
+        let Some((room, after)) = rest.split_at_mut_checked(piece.len()) else { break };
+        room.copy_from_slice(piece);
+        rest = after;
+    }
+    all
 }
 
 /// A list of Vary; `*` has no names.

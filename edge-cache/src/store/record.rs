@@ -14,7 +14,8 @@ use shared::time::UnixMillis;
 
 use super::Variants;
 use super::below::Asked;
-use super::object::{About, Beginning, Content, Millis, Object, flag, push_names, take_names};
+use super::content::Content;
+use super::object::{About, Beginning, Millis, Narrow, Object, flag, push_names, take_names};
 use crate::purge::{Position, TagList};
 use crate::semantics::Fields;
 use crate::semantics::conditional::same_strong_validator;
@@ -88,11 +89,11 @@ impl Decoded {
     pub fn into_object(self, body: Content) -> Option<Object> {
         let Self { object, lies } = self;
         let fits = match (&body, lies) {
-            (Content::Inline(body), Lies::Inline) => body.len() as u64 == object.length,
+            (Content::Whole(_), Lies::Inline) => body.length() == Some(object.length()),
             (Content::Segments(found), Lies::Segments { version, .. }) => found.id() == version,
             _ => false,
         };
-        fits.then_some(Object { body, ..object })
+        fits.then(|| object.with_body(body))
     }
 }
 
@@ -101,27 +102,27 @@ const SEGMENTS: u8 = 1 << 7;
 
 /// The record of an object's head. `segment_size` is how its body is cut, if it is.
 pub fn encode_head(object: &Object, segment_size: u64, clock: Clock) -> Vec<u8> {
-    let mut out = Vec::with_capacity(96 + object.block.len());
+    let mut out = Vec::with_capacity(96 + object.block().len());
     let segments = if object.version().is_some() { SEGMENTS } else { 0 };
-    out.extend([HEAD, FORMAT, object.flags | segments]);
+    out.extend([HEAD, FORMAT, object.flags & !flag::BODY | segments]);
     out.extend(object.about.0.to_le_bytes());
-    for fixed in [clock.wall.0, clock.run, object.response_time.0, object.body_id] {
+    for fixed in [clock.wall.0, clock.run, object.response_time().0, object.body_id] {
         out.extend(fixed.to_le_bytes());
     }
-    push_number(&mut out, millis(clock.steady.since(object.response_time)));
+    push_number(&mut out, millis(clock.steady.since(object.response_time())));
     push_number(&mut out, object.took.into());
     for duration in [object.initial_age, object.fresh, object.while_revalidate, object.if_error] {
-        push_number(&mut out, millis(duration.get()));
+        push_number(&mut out, duration.get());
     }
     push_number(&mut out, object.after_wait.into());
     push_number(&mut out, object.fence.min(clock.known).0);
-    push_number(&mut out, object.length);
+    push_number(&mut out, object.length());
     if let Some(version) = object.version() {
         push_number(&mut out, version.id());
         push_number(&mut out, segment_size);
     }
     push_number(&mut out, object.fields_at.into());
-    out.extend_from_slice(&object.block);
+    out.extend_from_slice(object.block());
     out
 }
 
@@ -167,16 +168,16 @@ fn decode(rest: &mut &[u8], clock: Clock) -> Option<Decoded> {
     };
     let flags = flags & !(SEGMENTS | flag::COMBINABLE);
     let object = Object {
-        block: Box::from(*rest),
-        body: Content::Inline(Arc::default()),
-        length,
+        memory: Arc::from(*rest),
+        beside: None,
         body_id,
-        response_time,
         fence,
-        initial_age: Millis::of(initial_age),
-        fresh: Millis::of(fresh),
-        while_revalidate: Millis::of(while_revalidate),
-        if_error: Millis::of(if_error),
+        length: Narrow::of(length),
+        response_time: Narrow::of(response_time.0),
+        initial_age: Millis::of_duration(initial_age),
+        fresh: Millis::of_duration(fresh),
+        while_revalidate: Millis::of_duration(while_revalidate),
+        if_error: Millis::of_duration(if_error),
         took,
         after_wait,
         fields_at,

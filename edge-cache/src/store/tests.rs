@@ -20,10 +20,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn found(found: Found) -> Option<Vec<u8>> {
     match found {
-        Found::Object(object) => match object.body() {
-            Content::Inline(body) => Some(body.to_vec()),
-            Content::Segments(_) => None,
-        },
+        Found::Object(object) => object.whole().map(Vec::from),
         _ => None,
     }
 }

@@ -46,29 +46,74 @@ fn stored_fields_do_not_hold_a_read_buffer() {
 }
 
 #[test]
-fn a_new_head_shares_the_body() {
-    let old = object("/a", &HeaderMap::new(), &HeaderMap::new(), b"body");
-    let new = old.with_head(&old.head());
-    let (Content::Inline(a), Content::Inline(b)) = (old.body(), new.body()) else {
-        panic!("a small body lies with its head")
-    };
-    assert_eq!(a.as_ptr(), b.as_ptr());
-    assert_eq!(new.length(), 4);
-    assert!(new.weight() > 4);
+fn a_new_head_keeps_the_body() {
+    let length = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/css"))]);
+    for (body, shared) in [(&b""[..], false), (b"body", false), (&[7; 100_000], true)] {
+        let old = object("/a", &length, &HeaderMap::new(), body);
+        let new = old.with_head(&StoredHead { headers: HeaderMap::new(), ..old.head() });
+        let (a, b) = (old.whole().unwrap(), new.whole().unwrap());
+        assert_eq!((&a[..], &b[..]), (body, body));
+        assert_eq!(a.as_ptr() == b.as_ptr(), shared || body.is_empty());
+        assert_eq!((new.length(), new.body_id()), (body.len() as u64, old.body_id()));
+        assert!(old.fields().has(&CONTENT_TYPE) && !new.fields().has(&CONTENT_TYPE));
+        assert!(new.weight() > body.len() as u64);
+        let bare = new.without_body();
+        assert_eq!((bare.whole().unwrap().len(), bare.length()), (0, new.length()));
+        assert_eq!(bare.place(), new.place());
+        let again = bare.with_body(Content::Whole(vec![a]));
+        assert_eq!(again.whole().unwrap(), body);
+        assert_eq!(again.weight(), new.weight());
+    }
 }
 
 #[test]
 fn an_object_is_small() {
-    assert!(size_of::<Object>() <= 104, "{}", size_of::<Object>());
+    assert!(size_of::<Object>() <= 88, "{}", size_of::<Object>());
+}
+
+#[test]
+fn narrow_numbers_are_themselves_or_the_largest() {
+    for number in [0, 1, 255, 256, 0x1234_5678_9a, (1 << 40) - 1] {
+        assert_eq!(Narrow::<5>::of(number).get(), number);
+    }
+    assert_eq!(Narrow::<5>::of(1 << 40).get(), (1 << 40) - 1);
+    assert_eq!(Narrow::<6>::of(u64::MAX).get(), (1 << 48) - 1);
+    assert_eq!(Millis::of_duration(Duration::MAX).duration(), Duration::from_millis((1 << 40) - 1));
+}
+
+/// A response that shares an object's fields has what the object has.
+#[test]
+fn shared_fields_are_the_fields() {
+    let mut headers = HeaderMap::new();
+    headers.append(CONTENT_TYPE, HeaderValue::from_static("text/css"));
+    headers.append("x-a", HeaderValue::from_static("1"));
+    headers.append("x-a", HeaderValue::from_static(""));
+    for body in [&b""[..], b"body"] {
+        let stored = object("/a", &headers, &HeaderMap::new(), body);
+        let shared = stored.shared_fields();
+        assert_eq!(shared.to_header_map(), stored.fields().to_header_map());
+        assert_eq!(shared.line(&CONTENT_TYPE), Some(&b"text/css"[..]));
+        let name = HeaderName::from_static("x-a");
+        assert_eq!(shared.lines(&name).collect::<Vec<_>>(), [&b"1"[..], b""]);
+    }
+    let made = object("/a", &headers, &HeaderMap::new(), b"body");
+    let bare = made.with_head(&StoredHead { headers: HeaderMap::new(), ..made.head() });
+    assert!(bare.shared_fields().to_header_map().is_empty());
 }
 
 #[test]
 fn pieces_become_one_body() {
     let buffer = Bytes::from(b"one two three".repeat(1000));
-    for pieces in [&[][..], &[(0, 3)], &[(0, 3), (4, 7)], &[(0, 3), (3, 3), (4, 7), (0, 5000)]] {
+    let made = object("/a", &HeaderMap::new(), &HeaderMap::new(), b"");
+    let few = &[(0, 3), (3, 3), (4, 7), (0, 5000)][..];
+    for pieces in [&[][..], &[(0, 3)], &[(0, 3), (4, 7)], few, &[(0, 9000), (1, 9000)]] {
         let pieces: Vec<_> = pieces.iter().map(|(start, end)| buffer.slice(*start..*end)).collect();
-        let Content::Inline(body) = Content::inline(&pieces) else { panic!() };
-        assert_eq!(body[..], pieces.concat());
+        let whole = pieces.concat();
+        let made = Object::new(made.key(), VariantKey::NONE, made.head(), pieces);
+        assert_eq!(
+            (made.whole().unwrap(), made.length()),
+            (whole.clone().into(), whole.len() as u64)
+        );
     }
     assert!(buffer.is_unique());
 }
