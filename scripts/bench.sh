@@ -7,6 +7,7 @@ usage() {
 usage: scripts/bench.sh dns [--quick] [--no-peers]
        scripts/bench.sh hit [--quick] [--record] [--trace FILE] [--class NAMES] [--policy NAMES] [--size PERCENTS]
        scripts/bench.sh tiers [--quick]
+       scripts/bench.sh store [--quick]
        scripts/bench.sh replay [--quick] [--no-peers]
 
   dns         geodns beside gdnsd, Knot, NSD, BIND and PowerDNS (Debian's packages, installed when run as root) and a
@@ -16,10 +17,14 @@ usage: scripts/bench.sh dns [--quick] [--no-peers]
               what nobody can beat, on request streams like a CDN's (web, images, video, downloads) or on a log of yours;
               memory over disk; a crawl. The same figures on every machine: the run is held against benches/results
   tiers       edges over parents: what the origin is spared, and what it sees when a parent comes, goes or restarts
+  store       how long the memory tier takes to answer, by policy, beside moka and quick_cache; what an object takes beside
+              its fields and body, and what it is weighed with; a disk's index: how soon it is ready, what an entry takes,
+              how long a look and an entry more take
   replay      one trace through edge-cache and through nginx, Varnish, Traffic Server and Squid (Debian's packages,
               installed when run as root), with the same memory and disk, before the same origin: hit ratios, memory, CPU
 
-  --quick     short: dns 2 minutes instead of 20, hit one instead of half an hour (a tenth of the objects, no goals)
+  --quick     short: dns 2 minutes instead of 20, hit one instead of half an hour (a tenth of the objects, no goals), store
+              an eighth of the requests and half a million records (no goals for how soon they are ready)
   --record    hit: the figures become the committed ones, in benches/results
   --trace, --class, --policy, --size
               hit: a log in place of the streams, or a part of all that; held against nothing committed
@@ -46,7 +51,7 @@ while [[ $# -gt 0 ]]; do
       part=1 options+=("$1" "$2")
       shift
       ;;
-    dns | hit | tiers | replay) [[ -z $mode ]] || { usage >&2; exit 2; }; mode=$1 ;;
+    dns | hit | tiers | store | replay) [[ -z $mode ]] || { usage >&2; exit 2; }; mode=$1 ;;
     *) printf 'unknown: %s\n' "$1" >&2; usage >&2; exit 2 ;;
   esac
   shift
@@ -84,6 +89,19 @@ case $mode in
     ;;
   tiers)
     exec cargo run --release -q -p benches --bin tiers -- ${options[@]+"${options[@]}"}
+    ;;
+  store)
+    bins=(store_speed disk_index object_memory)
+    cargo build --release -q -p benches "${bins[@]/#/--bin=}"
+    missed=''
+    for bin in "${bins[@]}"; do
+      printf '\n%s\n' "$bin"
+      # What objects take is measured in seconds.
+      [[ $bin != object_memory ]] || options=()
+      "${CARGO_TARGET_DIR:-target}/release/$bin" ${options[@]+"${options[@]}"} || missed+=" $bin"
+    done
+    [[ -z $missed ]] || { printf '\nbelow its goal:%s\n' "$missed"; exit 1; }
+    printf '\nok\n'
     ;;
   *) usage >&2; exit 2 ;;
 esac

@@ -11,6 +11,7 @@ pub mod dns;
 pub mod figures;
 pub mod http;
 pub mod hybrid;
+pub mod meter;
 pub mod policy;
 pub mod process;
 pub mod random;

@@ -7,6 +7,7 @@
     reason = "a benchmark reads its own memory and prints"
 )]
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -23,8 +24,12 @@ use shared::time::UnixMillis;
 const OBJECTS: u64 = 100_000;
 /// Bodies differ in length, so that all sizes of the allocator come up.
 const MEAN_BODY: u64 = 1024;
+/// Bytes that an object may take in memory beside names and values of its fields and its body; the key counts.
+const GOAL: i64 = 250;
+/// What objects are weighed with may be off by so many per cent.
+const OFF: u64 = 4;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let mut sums = Sums::default();
     let before = resident()?;
     let mut objects = Vec::with_capacity(usize::try_from(OBJECTS)?);
@@ -63,7 +68,21 @@ fn main() -> anyhow::Result<()> {
         beyond(alone, wire),
         beyond(stored, wire)
     );
-    Ok(())
+    let mut missed = Vec::new();
+    if beyond(stored, text) > GOAL {
+        missed.push(format!("{} bytes an object, goal {GOAL}", beyond(stored, text)));
+    }
+    let weighed = weight / OBJECTS;
+    if weighed.abs_diff(stored) * 100 > stored * OFF {
+        missed.push(format!("weighed {weighed} bytes for {stored}, goal: within {OFF} %"));
+    }
+    println!("goal: {GOAL} bytes beyond names, values and body; weighed within {OFF} %");
+    if missed.is_empty() {
+        println!("ok");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("missed: {}", missed.join("; "));
+    Ok(ExitCode::FAILURE)
 }
 
 #[derive(Default)]

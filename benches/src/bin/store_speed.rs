@@ -1,9 +1,8 @@
 //! How long the memory tier of the cache node takes to answer, with evictions going on: by policy, on one thread and two,
 //! beside quick_cache and moka; and what an entry of its tables takes.
 //!
-//! Each request is measured alone. What takes longer than 50 µs is weighed by the processor time of its thread, too, so
-//! that being put aside by the scheduler is told from work: the lesser of both is its own time. A loop that asks nothing,
-//! measured the same way, shows what the machine and the clock do.
+//! Each request is measured alone, see [`benches::meter`]. A loop that asks nothing, measured the same way, shows what the
+//! machine and the clock do.
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,9 +14,9 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use benches::meter::Meter;
 use benches::random::{Random, mix};
 use benches::stored::object;
 use clap::Parser;
@@ -36,10 +35,6 @@ const CAPACITY: u64 = 1 << 30;
 const SEGMENT: u64 = 1 << 20;
 /// Zipf's exponent.
 const ALPHA: f64 = 0.9;
-/// Requests that are slower than this are looked at closer.
-const SLOW: Duration = Duration::from_micros(50);
-/// Requests between two looks at the processor time.
-const BATCH: usize = 64;
 /// Quantiles in thousandths of bytes, as those of the web: the half is below 12 KB, and segments are cut.
 const SIZES: [(u64, u64); 7] = [
     (0, 200),
@@ -184,39 +179,6 @@ impl Shown {
     }
 }
 
-/// Processor time that this thread has used.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Measures one operation after another.
-struct Meter {
-    /// Processor time at the last look, and operations since.
-    looked: Duration,
-    since: usize,
-}
-
-impl Meter {
-    fn measure<T>(&mut self, operation: impl FnOnce() -> T) -> (T, u64, u64) {
-        if self.since == BATCH {
-            self.looked = processor_time();
-            self.since = 0;
-        }
-        self.since += 1;
-        let start = Instant::now();
-        let result = operation();
-        let wall = start.elapsed();
-        let mut own = wall;
-        if wall > SLOW {
-            let now = processor_time();
-            own = own.min(now - self.looked);
-            self.since = BATCH;
-        }
-        (result, wall.as_nanos() as u64, own.as_nanos() as u64)
-    }
-}
-
 fn place(id: u32) -> ObjectKey {
     ObjectKey {
         key: u128::from(mix(u64::from(id))) << 64 | u128::from(id),
@@ -263,7 +225,7 @@ impl Originals {
 
 fn run(subject: &Subject, originals: &Originals, trace: &[u32]) -> Shown {
     let mut shown = Shown::new();
-    let mut meter = Meter { looked: processor_time(), since: 0 };
+    let mut meter = Meter::default();
     let counted_from = trace.len() / 4;
     for (at, id) in trace.iter().enumerate() {
         let original = &originals.0[*id as usize];
