@@ -21,6 +21,10 @@ use edge_cache::store::{Memory, Object};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use shared::time::UnixMillis;
 
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const OBJECTS: u64 = 100_000;
 /// Bodies differ in length, so that all sizes of the allocator come up.
 const MEAN_BODY: u64 = 1024;

@@ -86,6 +86,8 @@ pub(super) struct Context<'a> {
 }
 
 /// Answers a request: what goes wrong is a response, too. `stream`: the one that it came on, over HTTP/2.
+///
+/// What a hit does not come to is boxed on the way: every request moves a future that has room for the largest of its parts.
 pub async fn handle(
     connection: Arc<Connection>,
     mut request: Request<RequestBody>,
@@ -122,7 +124,7 @@ pub async fn handle(
             let client = client.filter(|_| admitted.upgrade);
             match route(&connection, &snapshot, &parts, admitted, early, exchange) {
                 Ok((context, exchange)) if parts.method.as_str() == PURGE => {
-                    context.purge(exchange, http1).await
+                    Box::pin(context.purge(exchange, http1)).await
                 }
                 Ok((mut context, exchange)) => {
                     let replaced = context.in_one_language();
@@ -262,12 +264,13 @@ impl Context<'_> {
         if let Some(client) = client.filter(|_| !self.has_content)
             && let Some(protocol) = tunnel::chosen(&self.request.headers, &self.route.value.upgrade)
         {
-            return self.pass_upgrade(exchange, Offer { protocol, client }).await;
+            return Box::pin(self.pass_upgrade(exchange, Offer { protocol, client })).await;
         }
         let policy = self.route.value.policy.as_ref();
         let (Some(policy), None) = (policy, bypass(&self.view(), policy.map(AsRef::as_ref))) else {
             let reason = bypass(&self.view(), policy.map(AsRef::as_ref));
-            return self.pass(exchange, reason.unwrap_or(Reason::RouteNotCached), body).await;
+            let reason = reason.unwrap_or(Reason::RouteNotCached);
+            return Box::pin(self.pass(exchange, reason, body)).await;
         };
         let query = normalise_query(self.query.as_deref(), &policy.key);
         let key = CacheKey::new(
@@ -301,7 +304,7 @@ impl Context<'_> {
             let headers = &self.request.headers;
             let mut found = node.store.lookup(key, headers, since.needed);
             if !is_settled(&found) && node.under.is_some() {
-                bring(node, key, headers, Keep::Memory, &mut brought).await;
+                Box::pin(bring(node, key, headers, Keep::Memory, &mut brought)).await;
                 found = node.store.lookup_with(key, headers, since.needed, brought.objects());
             }
             if matches!(found, Found::Uncacheable) && self.is_part_of_too_large(target) {
@@ -339,7 +342,9 @@ impl Context<'_> {
                     }
                     return respond::finish(exchange, &node.name, response, &Marks::default());
                 }
-                Decision::Pass { reason } => return self.pass(exchange, reason, body).await,
+                Decision::Pass { reason } => {
+                    return Box::pin(self.pass(exchange, reason, body)).await;
+                }
                 Decision::Revalidate { reason, fallback } => {
                     Asking { target, ask: None, reason, stale: object.zip(fallback) }
                 }
@@ -356,7 +361,7 @@ impl Context<'_> {
                 Found::Nothing | Found::Purged | Found::Uncacheable => Vec::new(),
             };
             arrived = asking.target.since.arrived;
-            match self.fill(exchange, &asking, known, alone).await {
+            match Box::pin(self.fill(exchange, &asking, known, alone)).await {
                 Filled::Response(response) => return response,
                 Filled::Again { exchange: same, alone: next } => {
                     exchange = same;

@@ -9,7 +9,7 @@ use super::object::{COUNTERS, allocated};
 use super::version::Version;
 
 /// The longest body that lies behind its head.
-const SHORT: usize = 16 << 10;
+const SHORT: usize = 8 << 10;
 
 /// A body that is to be stored.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub enum Content {
 }
 
 /// A body that does not lie behind its head.
-pub(super) enum Beside {
+pub(crate) enum Beside {
     Whole(Bytes),
     Segments(Arc<Version>),
 }

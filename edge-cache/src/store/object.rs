@@ -36,7 +36,7 @@ use super::version::Version;
 pub(crate) const ENTRY: u64 = 80;
 
 /// Counters of an [`Arc`].
-pub(super) const COUNTERS: usize = 2 * size_of::<usize>();
+pub(crate) const COUNTERS: usize = 2 * size_of::<usize>();
 
 /// Where an object lies: a key's hash and a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,8 +131,8 @@ pub(super) mod flag {
 #[derive(Clone)]
 pub struct Object {
     /// What is to be read of it, [`Self::block`] and [`Self::whole`] say.
-    pub(super) memory: Arc<[u8]>,
-    pub(super) beside: Option<Arc<Beside>>,
+    pub(crate) memory: Arc<[u8]>,
+    pub(crate) beside: Option<Arc<Beside>>,
     pub(super) body_id: u64,
     pub(super) fence: Position,
     pub(super) length: Narrow<6>,
@@ -550,15 +550,16 @@ pub(super) fn take_names(rest: &mut &[u8]) -> Option<Vary> {
     Vary::of_names(names)
 }
 
-/// What glibc's allocator takes for so many bytes: 8 of its own, in steps of 16, and whole pages for what is mapped by
-/// itself.
+/// What jemalloc takes for so many bytes: steps of 16 up to 128, then four to the next power of two. What it has beyond 14
+/// KiB it may have in larger steps, but pages that nobody touches take no memory.
 pub(super) const fn allocated(bytes: usize) -> u64 {
-    const MAPPED: usize = 128 << 10;
+    const PAGED: usize = 14 << 10;
     let taken = match bytes {
         0 => 0,
-        1..=24 => 32,
-        25..MAPPED => (bytes + 8).next_multiple_of(16),
-        _ => bytes.saturating_add(16).div_ceil(4096).saturating_mul(4096),
+        1..=8 => 8,
+        9..=128 => bytes.next_multiple_of(16),
+        129..=PAGED => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
+        _ => bytes.div_ceil(4096).saturating_mul(4096),
     };
     taken as u64
 }
