@@ -3,6 +3,8 @@
 //! What takes longer than 50 µs is weighed by the processor time of its thread, too, so that being put aside by the scheduler
 //! is told from work: the lesser of both is its own time.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads clocks")]
+
 use std::time::{Duration, Instant};
 
 /// Operations that are slower than this are looked at closer.
