@@ -24,8 +24,9 @@ use crate::store::policy::Kind;
 
 /// Sizes that are simulated, in those of the node.
 pub const SCALES: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
-/// Sampled requests in a second, on the average of [`RATE_OVER`].
-const MOST_A_SECOND: u64 = 4096;
+/// Sampled requests in a second, on the average of [`RATE_OVER`]: one takes some ten microseconds, all of them a fiftieth of a
+/// core.
+const MOST_A_SECOND: u64 = 2048;
 const RATE_OVER: Duration = Duration::from_secs(10);
 /// Fewer objects in the largest node and the ratios would be guesses: rather more work.
 const FEWEST: usize = 1024;
