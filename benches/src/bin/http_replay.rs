@@ -250,12 +250,12 @@ impl Trial<'_> {
 /// What the memory tier of a node has room for.
 fn capacity(admin: SocketAddr) -> anyhow::Result<u64> {
     let mut stream = std::net::TcpStream::connect(admin)?;
-    stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: a\r\n\r\n")?;
+    stream.write_all(format!("GET /v1/status HTTP/1.0\r\nHost: {admin}\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (_, body) = text.split_once("\r\n\r\n").context("no answer")?;
     let status: serde_json::Value = serde_json::from_str(body)?;
-    status["memory"]["capacity"].as_u64().context("no capacity in the status")
+    status["memory"]["capacity"].as_u64().with_context(|| format!("no capacity in {body}"))
 }
 
 /// What the files below a folder take.
