@@ -154,11 +154,52 @@ fn a_long_body_comes_back_in_segments() {
         let found = &stored(e1, "/long")[0];
         assert_eq!(
             (&found["segments_in_memory"], &found["segments_on_disk"]),
-            (&2.into(), &9.into())
+            (&0.into(), &9.into())
         );
         assert_eq!(get(e1, "/long", &[]).body, content);
         let last = get(e1, "/long", &[("Range", "bytes=-80")]);
         assert_eq!((last.status, &last.body[..]), (206, &content[LENGTH - 80..]));
+        assert_eq!(origin.total(), 1);
+    }
+}
+
+/// A few bytes are read with their blocks and no more, from a short body and from a long one; asked for again, the segment
+/// comes into memory.
+#[test]
+fn a_few_bytes_cost_a_few_blocks() {
+    for length in [1 << 20, 12 << 20] {
+        let (origin, dir) = (Origin::start(), tempfile::tempdir().unwrap());
+        let content = body(7, length);
+        let script = Script::ok(content.clone()).cache_control("max-age=600");
+        origin.route("/long", script.field("ETag", "\"v\""));
+        let mut fleet = edge(&origin, dir.path(), "128MiB", "128MiB");
+        for _ in 0..2 {
+            assert!(get(fleet.node("e1"), "/long", &[]).body == content);
+        }
+        segments(fleet.node("e1"), "/long", (length >> 18) as u64);
+        again(&mut fleet, true);
+        let e1 = fleet.node("e1");
+        let read = || e1.metrics().sum("edge_cache_disk_read_bytes_total", &[]);
+        let ask = |at: usize| {
+            let before = read();
+            let range = format!("bytes={at}-{at}");
+            let part = get(e1, "/long", &[("Range", &range)]);
+            assert_eq!((part.status, &part.body[..]), (206, &content[at..=at]));
+            read() - before
+        };
+        // With the head of the object.
+        let first = ask(length / 2 + 100_000);
+        assert!(first > 65_536.0 && first < 75_000.0, "{length}: {first}");
+        let other = ask(5);
+        assert_eq!(other, 65_536.0 + 4096.0);
+        // Again: now it is worth its place in memory.
+        assert!(ask(250_000) > 262_144.0);
+        assert_eq!(ask(100_000), 0.0);
+        // All of it, each segment read once, whoever has asked for it first.
+        let reads = || e1.metrics().sum("edge_cache_disk_reads_total", &[("result", "hit")]);
+        let before = reads();
+        assert!(get(e1, "/long", &[]).body == content);
+        assert_eq!(reads() - before, (length >> 18) as f64 - 1.0);
         assert_eq!(origin.total(), 1);
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::body::SendError;
+use super::disk::Part;
 use super::fill_head::FillHead;
 use super::fills::FillReader;
 use super::node::Node;
@@ -54,7 +55,9 @@ struct Segments {
     asked: Option<(FillReader, bool)>,
     refetch: Option<Box<Refetch>>,
     /// A segment that is being read from a disk.
-    below: Option<(u64, Below)>,
+    below: Option<(u64, Part, Below)>,
+    /// The last one that was asked of a disk before it was needed.
+    ahead: u64,
     /// One that no disk could give.
     lost: Option<u64>,
     /// They are asked for again: what is read was not fetched for this client.
@@ -286,6 +289,7 @@ impl Segments {
             reader,
             asked: None,
             below: None,
+            ahead: 0,
             lost: None,
             refetch: None,
             tries: 0,
@@ -329,7 +333,7 @@ impl Segments {
             }
             let here = from_version(self.used.node(), self.used.version(), at, self.again);
             let data = match here {
-                None => ready!(self.poll_below(at, cx)),
+                None => ready!(self.poll_below(at, end, cx)),
                 here => here,
             };
             if let Some(mut data) = data {
@@ -339,6 +343,7 @@ impl Segments {
                 if let Some((reader, _)) = &self.reader {
                     reader.seek(at + data.len() as u64);
                 }
+                self.look_ahead(at, end);
                 return Poll::Ready(Some(Ok(data)));
             }
             // Who holds little asks for no more than what is next.
@@ -356,27 +361,50 @@ impl Segments {
         }
     }
 
-    /// The bytes from there to the end of their segment, read from a disk; none if no disk can give them.
-    fn poll_below(&mut self, at: u64, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+    /// Has the segment after this one read before it is needed, where it will be: one at a time.
+    fn look_ahead(&mut self, at: u64, end: Option<u64>) {
+        let (node, version) = (self.used.node(), self.used.version());
+        let (Some(under), Some(end)) = (&node.under, end) else { return };
+        let layout = node.store.layout();
+        let next = layout.index(at) + 1;
+        // Of the last one perhaps a part will do.
+        if next > self.ahead && layout.start(next + 1) <= end {
+            self.ahead = next;
+            under.read_ahead(node, version, next);
+        }
+    }
+
+    /// The bytes from there to the end of their segment, or to the end of what is wanted, read from a disk; none if no disk
+    /// can give them.
+    fn poll_below(&mut self, at: u64, end: Option<u64>, cx: &Context<'_>) -> Poll<Option<Bytes>> {
         let (node, version) = (self.used.node(), self.used.version());
         let Some(under) = &node.under else { return Poll::Ready(None) };
         let layout = node.store.layout();
         let index = layout.index(at);
-        if self.below.as_ref().is_none_or(|(reading, _)| *reading != index) {
+        let within = |at: u64| usize::try_from(at - layout.start(index)).unwrap_or(usize::MAX);
+        if self.below.as_ref().is_none_or(|(reading, ..)| *reading != index) {
             if self.lost == Some(index) || !under.has_segment(version, index) {
                 return Poll::Ready(None);
             }
-            let reading = Arc::clone(under).segment(Arc::clone(version), index);
-            self.below = Some((index, Box::pin(reading)));
+            let last = end.unwrap_or(u64::MAX).min(layout.start(index + 1));
+            let part = under
+                .is_read_in_part(version, index, last.saturating_sub(at))
+                .then(|| (within(at), within(last.max(at))));
+            let reading = Arc::clone(under).segment(Arc::clone(version), index, part);
+            self.below = Some((index, part, Box::pin(reading)));
         }
-        let Some((_, reading)) = &mut self.below else { return Poll::Ready(None) };
+        let Some((_, part, reading)) = &mut self.below else { return Poll::Ready(None) };
+        let part = *part;
         let data = ready!(reading.as_mut().poll(&mut Context::from_waker(cx.waker())));
         self.below = None;
-        // What one client needs, others may, too.
-        let data = data.inspect(|data| {
-            node.store.memory().insert_segment(version, index, data.clone());
-        });
-        let skip = usize::try_from(at - layout.start(index)).unwrap_or(usize::MAX);
+        let data = match part {
+            // What one client needs, others may, too.
+            None => data.inspect(|data| {
+                node.store.memory().insert_segment(version, index, data.clone());
+            }),
+            Some(_) => data,
+        };
+        let skip = within(at).saturating_sub(part.map_or(0, |(start, _)| start));
         let data = data.filter(|data| skip < data.len()).map(|data| data.slice(skip..));
         if data.is_none() {
             self.lost = Some(index);

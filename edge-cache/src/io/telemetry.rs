@@ -59,6 +59,12 @@ pub const DISK_READS: Family = Family {
     help: "Records read from a disk, by its number and by result: hit, miss (what lies there is not what was asked for), timeout.",
     labels: &["disk", "result"],
 };
+/// Bytes read from disks.
+pub const DISK_READ_BYTES: Family = Family {
+    name: "edge_cache_disk_read_bytes_total",
+    help: "Bytes read from a disk for records that were asked for, by its number.",
+    labels: &["disk"],
+};
 /// Bytes written to disks.
 pub const DISK_WRITTEN: Family = Family {
     name: "edge_cache_disk_written_bytes_total",

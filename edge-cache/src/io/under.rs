@@ -20,7 +20,8 @@ use bytes::Bytes;
 use shared::io::clock;
 use tokio::sync::watch;
 
-use super::disk::{Disks, Read, Record};
+use super::disk::{Disks, Part, Read, Record};
+use super::node::Node;
 use super::purge_log::Lasting;
 use crate::segment::Layout;
 use crate::semantics::Lines as _;
@@ -37,6 +38,8 @@ pub use report::DiskStatus;
 
 /// Segments of a body that are looked for when its head comes back; of a longer one the others are found as they are read.
 const LOOKED_FOR: u64 = 4096;
+/// Segments that are remembered because a part of them was read.
+const PARTS: usize = 4096;
 /// The number before a body.
 const NUMBER: usize = size_of::<u64>();
 
@@ -59,7 +62,9 @@ pub struct Under {
     /// This run of the node.
     run: u64,
     lasting: Lasting,
-    reads: Mutex<HashMap<ObjectKey, Going>>,
+    reads: Mutex<HashMap<(ObjectKey, Part), Going>>,
+    /// Segments of which a part was read.
+    parts: Box<[AtomicU64]>,
     counts: Counts,
 }
 
@@ -69,7 +74,9 @@ type Going = watch::Receiver<Answer>;
 impl Under {
     /// These disks. `run` is a number that no other run of the node has.
     pub fn new(disks: Disks, layout: Layout, run: u64, lasting: Lasting) -> Self {
-        Self { disks, layout, run, lasting, reads: Mutex::default(), counts: Counts::default() }
+        let (reads, counts) = Default::default();
+        let parts = (0..PARTS).map(|_| AtomicU64::default()).collect();
+        Self { disks, layout, run, lasting, reads, parts, counts }
     }
 
     /// The disks.
@@ -89,13 +96,13 @@ impl Under {
 
     /// The variants of a key, if they lie on disk.
     pub async fn variants(self: &Arc<Self>, key: u128) -> Option<Variants> {
-        let record = self.read(Variants::place(key)).await?;
+        let record = self.read(Variants::place(key), None).await?;
         decode_variants(&record.meta).ok().filter(|_| record.kind == Kind::Vary)
     }
 
     /// The object that lies there.
     pub async fn object(self: &Arc<Self>, place: ObjectKey) -> Option<Arc<Object>> {
-        let record = self.read(place).await?;
+        let record = self.read(place, None).await?;
         let object = self.restored(place, &record);
         match &object {
             Some(_) => &self.counts.objects,
@@ -151,9 +158,25 @@ impl Under {
         version.is_below(index)
     }
 
-    /// A segment. `None`: it is not there, or not to be had in time.
-    pub async fn segment(self: Arc<Self>, version: Arc<Version>, index: u64) -> Option<Bytes> {
-        let record = self.read(version.place(index)).await;
+    /// Whether of a segment no more than `wanted` bytes are to be read: few, and nobody has asked so a while ago. Asking is
+    /// remembered.
+    pub fn is_read_in_part(&self, version: &Version, index: u64, wanted: u64) -> bool {
+        let ObjectKey { key, variant } = version.place(index);
+        let number = (key ^ key >> 64 ^ variant.0 ^ variant.0 >> 64) as u64;
+        let last = self.parts.get(number as usize % PARTS);
+        // Who comes again is told from the last one only: another one in between costs some bytes.
+        let comes_again = || last.is_none_or(|last| last.swap(number, Ordering::Relaxed) == number);
+        wanted <= self.layout.size() / 2 && !comes_again()
+    }
+
+    /// A segment, or a part of it. `None`: it is not there, or not to be had in time.
+    pub async fn segment(
+        self: Arc<Self>,
+        version: Arc<Version>,
+        index: u64,
+        part: Part,
+    ) -> Option<Bytes> {
+        let record = self.read(version.place(index), part).await;
         let own = |record: &Record| {
             record.kind == Kind::Segment && record.meta == segment_meta(&version, index)
         };
@@ -173,6 +196,20 @@ impl Under {
         }
     }
 
+    /// Has a segment brought into memory that somebody is about to need.
+    pub fn read_ahead(self: &Arc<Self>, node: &Arc<Node>, version: &Arc<Version>, index: u64) {
+        if version.is_in_memory(index) || !self.has_segment(version, index) {
+            return;
+        }
+        let (under, node, version) = (Arc::clone(self), Arc::clone(node), Arc::clone(version));
+        // Who needs it before it has come waits for the same read.
+        tokio::spawn(async move {
+            if let Some(data) = under.segment(Arc::clone(&version), index, None).await {
+                node.store.memory().insert_segment(&version, index, data);
+            }
+        });
+    }
+
     /// A segment has been stored in memory, or was asked for again there: written, if the disks want it.
     pub fn offer_segment(&self, version: &Version, index: u64, data: &Bytes) {
         if version.is_below(index) {
@@ -188,39 +225,39 @@ impl Under {
     }
 
     /// A record, read once for all who ask for it at a time.
-    async fn read(self: &Arc<Self>, place: ObjectKey) -> Option<Record> {
-        match self.disks.try_read(place) {
+    async fn read(self: &Arc<Self>, place: ObjectKey, part: Part) -> Option<Record> {
+        match self.disks.try_read_part(place, part) {
             Read::Absent => None,
             Read::Ready(record) => Some(record),
             Read::Wait => {
-                let mut going = self.going(place);
+                let mut going = self.going(place, part);
                 // The reader has gone without a word: there is nothing to be had.
                 going.wait_for(Option::is_some).await.ok()?.clone().flatten()
             }
         }
     }
 
-    fn going(self: &Arc<Self>, place: ObjectKey) -> Going {
+    fn going(self: &Arc<Self>, place: ObjectKey, part: Part) -> Going {
         let mut reads = self.lock();
-        if let Some(going) = reads.get(&place).filter(|going| going.has_changed().is_ok()) {
+        if let Some(going) = reads.get(&(place, part)).filter(|going| going.has_changed().is_ok()) {
             return going.clone();
         }
         let (sender, going) = watch::channel(None);
-        reads.insert(place, going.clone());
+        reads.insert((place, part), going.clone());
         drop(reads);
         let under = Arc::clone(self);
         // A task of its own: it goes on when who began it has gone.
         tokio::spawn(async move {
-            let record = under.disks.read(place).await;
+            let record = under.disks.read_part(place, part).await;
             // Who comes from now on asks the disk again, or finds it in memory.
-            under.lock().remove(&place);
+            under.lock().remove(&(place, part));
             sender.send_replace(Some(record));
         });
         going
     }
 
     /// A panic elsewhere leaves the table whole.
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Going>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(ObjectKey, Part), Going>> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -57,6 +57,9 @@ pub struct Record {
     pub body: Bytes,
 }
 
+/// The bytes of a body that are wanted, from the first to behind the last; none: all of it.
+pub type Part = Option<(usize, usize)>;
+
 /// What can be said without waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -179,8 +182,13 @@ impl Disks {
 
     /// A record, if that takes no waiting. Large ones always do.
     pub fn try_read(&self, place: ObjectKey) -> Read {
+        self.try_read_part(place, None)
+    }
+
+    /// Likewise, with this part of its body alone.
+    pub fn try_read_part(&self, place: ObjectKey, part: Part) -> Read {
         let Some(engine) = self.engine(place) else { return Read::Absent };
-        match engine.try_read(place) {
+        match engine.try_read(place, part) {
             Outcome::Nothing => Read::Absent,
             Outcome::Found(record) => Read::Ready(record),
             Outcome::WouldWait => Read::Wait,
@@ -190,8 +198,13 @@ impl Disks {
     /// A record, read by a thread of the disk. None: there is none, its bytes are not what was written, or it takes too
     /// long.
     pub async fn read(&self, place: ObjectKey) -> Option<Record> {
+        self.read_part(place, None).await
+    }
+
+    /// Likewise, with this part of its body alone.
+    pub async fn read_part(&self, place: ObjectKey, part: Part) -> Option<Record> {
         let engine = self.engine(place).filter(|engine| engine.is_serving())?;
-        let Some(reply) = engine.reads.submit(place) else {
+        let Some(reply) = engine.reads.submit(place, part) else {
             engine.counters.timeouts.add(1);
             return None;
         };

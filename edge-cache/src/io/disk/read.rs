@@ -1,5 +1,5 @@
-//! Records are read whole, and verified: the header by its checksum, the place by comparing, each block of the body by
-//! its checksum. What is not what was written is dropped, counted, and a miss. A read that meets a segment being used again
+//! Records are read whole, or their heads and the blocks that a part lies in; and verified: the header by its checksum, the
+//! place by comparing, each block of the body by its checksum. What is not what was written is dropped, counted, and a miss. A read that meets a segment being used again
 //! notices.
 
 use std::collections::VecDeque;
@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::Record;
 use super::engine::{Engine, lock};
 use super::stats::State;
+use super::{Part, Record};
 use crate::store::disk::format::{self, Role};
-use crate::store::disk::geometry::UNIT;
+use crate::store::disk::geometry::{BLOCK, UNIT};
 use crate::store::disk::index::{Entry, Location};
 use crate::store::disk::update_hash;
 use crate::store::object::ObjectKey;
 
 /// Records of up to so many bytes are read on the caller's thread, if the kernel has them.
 const INLINE: usize = 128 << 10;
+/// What is read first where only a part is wanted: a page, which has the head of most records.
+const FIRST: usize = 4096;
 /// Reads that wait for a thread.
 const WAITING: usize = 256;
 /// Threads of a disk.
@@ -42,31 +44,40 @@ pub(super) enum Outcome {
 type Via<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<bool>;
 
 enum Got {
-    Record(format::Record, Bytes),
+    /// Its head, and what of the body was asked for.
+    Record(format::Record, Bytes, Bytes),
     /// Another place's: hashes have met.
     Other,
     /// What lies there is not what was written.
     Damaged,
+    None(Lack),
+}
+
+/// Why there are no bytes.
+#[derive(Clone, Copy)]
+enum Lack {
     WouldWait,
     Failed,
 }
 
 impl Engine {
     /// From the kernel's cache, or not at all.
-    pub(super) fn try_read(&self, place: ObjectKey) -> Outcome {
+    pub(super) fn try_read(&self, place: ObjectKey, part: Part) -> Outcome {
         let hash = self.hash(place);
         let Some(entry) = self.find(hash) else { return Outcome::Nothing };
-        if entry.location().units as usize * UNIT as usize > INLINE {
+        let bytes = entry.location().units as usize * UNIT as usize;
+        if part.map_or(bytes, |(start, end)| end.saturating_sub(start)) > INLINE {
             return Outcome::WouldWait;
         }
-        self.read_at(place, hash, entry, &|buffer, offset| self.device.read_cached(buffer, offset))
+        let via = |buffer: &mut [u8], offset| self.device.read_cached(buffer, offset);
+        self.read_at(place, part, hash, entry, &via)
     }
 
     /// From the disk: for its threads.
-    pub(super) fn read_now(&self, place: ObjectKey) -> Outcome {
+    pub(super) fn read_now(&self, place: ObjectKey, part: Part) -> Outcome {
         let hash = self.hash(place);
         let Some(entry) = self.find(hash) else { return Outcome::Nothing };
-        self.read_at(place, hash, entry, &|buffer, offset| {
+        self.read_at(place, part, hash, entry, &|buffer, offset| {
             self.device.read(buffer, offset).map(|()| true)
         })
     }
@@ -75,10 +86,17 @@ impl Engine {
         self.is_serving().then(|| self.index.get(hash)).flatten()
     }
 
-    fn read_at(&self, place: ObjectKey, hash: u64, entry: Entry, via: Via<'_>) -> Outcome {
+    fn read_at(
+        &self,
+        place: ObjectKey,
+        part: Part,
+        hash: u64,
+        entry: Entry,
+        via: Via<'_>,
+    ) -> Outcome {
         let mut entry = entry;
         for _ in 0..TRIES {
-            let outcome = self.read_once(place, hash, entry, via);
+            let outcome = self.read_once(place, part, hash, entry, via);
             let now = self.find(hash);
             let same = now.is_some_and(|now| {
                 now.location() == entry.location() && now.is_updated() == entry.is_updated()
@@ -89,12 +107,9 @@ impl Engine {
                 (Some(found), Some(_)) if same => {
                     self.counters.reads.add(1);
                     match &found {
-                        Outcome::Found(record) => {
+                        Outcome::Found(_) => {
                             self.index.touch(hash);
                             self.counters.hits.add(1);
-                            self.counters
-                                .read_bytes
-                                .add((record.meta.len() + record.body.len()) as u64);
                         }
                         _ => self.counters.misses.add(1),
                     }
@@ -113,33 +128,34 @@ impl Engine {
     fn read_once(
         &self,
         place: ObjectKey,
+        part: Part,
         hash: u64,
         entry: Entry,
         via: Via<'_>,
     ) -> Option<Outcome> {
         let at = entry.location();
-        let (record, bytes) = match self.record(place, at, via) {
-            Got::Record(record, bytes) if record.role == Role::Content => (record, bytes),
+        let (record, head, body) = match self.record(place, at, part, via) {
+            Got::Record(record, head, body) if record.role == Role::Content => (record, head, body),
             Got::Other => return Some(Outcome::Nothing),
-            Got::WouldWait => return Some(Outcome::WouldWait),
-            Got::Failed => return Some(Outcome::Nothing),
+            Got::None(Lack::WouldWait) => return Some(Outcome::WouldWait),
+            Got::None(Lack::Failed) => return Some(Outcome::Nothing),
             Got::Record(..) | Got::Damaged => {
                 self.drop_damaged(hash, at);
                 return None;
             }
         };
-        let mut meta = bytes.slice(record.meta_range());
+        let mut meta = head.slice(record.meta_range());
         if entry.is_updated() {
             // Without its later head an object is not to be used.
             let update = self.index.get(update_hash(hash))?;
-            match self.record(place, update.location(), via) {
-                Got::Record(later, bytes) if later.role == Role::Update => {
+            match self.record(place, update.location(), None, via) {
+                Got::Record(later, bytes, _) if later.role == Role::Update => {
                     if later.is_update_of(&record) {
                         meta = bytes.slice(later.meta_range());
                     }
                 }
-                Got::WouldWait => return Some(Outcome::WouldWait),
-                Got::Failed | Got::Other => return Some(Outcome::Nothing),
+                Got::None(Lack::WouldWait) => return Some(Outcome::WouldWait),
+                Got::None(Lack::Failed) | Got::Other => return Some(Outcome::Nothing),
                 Got::Record(..) | Got::Damaged => {
                     if self.index.get(update_hash(hash)) == Some(update) {
                         self.drop_damaged(hash, at);
@@ -148,31 +164,73 @@ impl Engine {
                 }
             }
         }
-        let body = bytes.slice(record.body_range());
         Some(Outcome::Found(Record { kind: record.kind, meta, body }))
     }
 
-    /// A record, verified.
-    fn record(&self, place: ObjectKey, at: Location, via: Via<'_>) -> Got {
+    /// A record, verified, as far as it was asked for.
+    fn record(&self, place: ObjectKey, at: Location, part: Part, via: Via<'_>) -> Got {
         let Some(offset) = self.geometry.offset(at) else { return Got::Damaged };
         let sequence = self.usage.sequence(at.segment);
-        let mut bytes = vec![0; at.units as usize * UNIT as usize];
+        let whole = at.units as usize * UNIT as usize;
+        let first = if part.is_some() { whole.min(FIRST) } else { whole };
+        let mut bytes = match self.bytes(offset, first, via) {
+            Ok(bytes) => bytes,
+            Err(lack) => return Got::None(lack),
+        };
+        // Lengths that are not proven yet, but fit where it lies.
+        let head = format::Record::peek(&bytes).map(|record| record.head_bytes());
+        if let Some(head) = head.filter(|head| *head > bytes.len() && *head <= whole) {
+            bytes = match self.bytes(offset, head, via) {
+                Ok(bytes) => bytes,
+                Err(lack) => return Got::None(lack),
+            };
+        }
+        let record = match format::Record::verify(&bytes, at, self.salt) {
+            Some(record) if record.segment_sequence != sequence => return Got::Damaged,
+            Some(record) if record.units() != at.units => return Got::Damaged,
+            Some(record) if record.place != place => return Got::Other,
+            Some(record) => record,
+            None => return Got::Damaged,
+        };
+        let head = Bytes::from(bytes);
+        let Some((start, end)) = part else {
+            if !record.is_body_intact(&head) {
+                return Got::Damaged;
+            }
+            let body = head.slice(record.body_range());
+            return Got::Record(record, head, body);
+        };
+        let (end, length) = (end.min(record.body as usize), record.body as usize);
+        if start >= end {
+            return Got::Record(record, head, Bytes::new());
+        }
+        let (first, last) = (start / BLOCK, end.div_ceil(BLOCK));
+        let (from, to) = (first * BLOCK, (last * BLOCK).min(length));
+        let place = offset + (record.body_range().start + from) as u64;
+        match self.bytes(place, to - from, via) {
+            Ok(body) if record.are_blocks_intact(&head, first, &body) => {
+                let body = Bytes::from(body).slice(start - from..end - from);
+                Got::Record(record, head, body)
+            }
+            Ok(_) => Got::Damaged,
+            Err(lack) => Got::None(lack),
+        }
+    }
+
+    /// So many bytes from there on.
+    fn bytes(&self, offset: u64, length: usize, via: Via<'_>) -> Result<Vec<u8>, Lack> {
+        let mut bytes = vec![0; length];
         match via(&mut bytes, offset) {
-            Ok(true) => {}
-            Ok(false) => return Got::WouldWait,
+            Ok(true) => {
+                self.counters.read_bytes.add(length as u64);
+                Ok(bytes)
+            }
+            Ok(false) => Err(Lack::WouldWait),
             Err(_) => {
                 self.counters.read_errors.add(1);
                 self.failed();
-                return Got::Failed;
+                Err(Lack::Failed)
             }
-        }
-        match format::Record::verify(&bytes, at, self.salt) {
-            Some(record) if record.segment_sequence != sequence => Got::Damaged,
-            Some(record) if record.units() != at.units => Got::Damaged,
-            Some(record) if record.place != place => Got::Other,
-            Some(record) if !record.is_body_intact(&bytes) => Got::Damaged,
-            Some(record) => Got::Record(record, Bytes::from(bytes)),
-            None => Got::Damaged,
         }
     }
 }
@@ -180,6 +238,7 @@ impl Engine {
 #[derive(Debug)]
 struct Job {
     place: ObjectKey,
+    part: Part,
     until: Instant,
     reply: oneshot::Sender<Option<Record>>,
 }
@@ -193,7 +252,11 @@ pub(super) struct Reads {
 
 impl Reads {
     /// Has something read. None: too much waits already.
-    pub(super) fn submit(&self, place: ObjectKey) -> Option<oneshot::Receiver<Option<Record>>> {
+    pub(super) fn submit(
+        &self,
+        place: ObjectKey,
+        part: Part,
+    ) -> Option<oneshot::Receiver<Option<Record>>> {
         let (reply, receiver) = oneshot::channel();
         let mut jobs = lock(&self.jobs);
         // Who has given up does not wait any more.
@@ -203,7 +266,7 @@ impl Reads {
         if jobs.len() >= WAITING {
             return None;
         }
-        jobs.push_back(Job { place, until: Instant::now() + DEADLINE, reply });
+        jobs.push_back(Job { place, part, until: Instant::now() + DEADLINE, reply });
         drop(jobs);
         self.wake.notify_one();
         Some(receiver)
@@ -237,7 +300,7 @@ pub(super) fn serve(engine: &Arc<Engine>, number: usize) {
         if job.reply.is_closed() || job.until < Instant::now() {
             continue;
         }
-        let record = match engine.waiting.during(number, || engine.read_now(job.place)) {
+        let record = match engine.waiting.during(number, || engine.read_now(job.place, job.part)) {
             Outcome::Found(record) => Some(record),
             Outcome::Nothing | Outcome::WouldWait => None,
         };

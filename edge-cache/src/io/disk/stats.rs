@@ -119,7 +119,7 @@ pub struct Stats {
     pub not_taken: u64,
     /// Records read, whether found or not.
     pub reads: u64,
-    /// Bytes of them.
+    /// Bytes read for them, heads and checksums included.
     pub read_bytes: u64,
     /// Reads that gave a record.
     pub hits: u64,

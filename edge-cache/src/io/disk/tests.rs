@@ -4,6 +4,7 @@ mod crash;
 mod failing;
 mod memory;
 mod opening;
+mod parts;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -6,8 +6,8 @@ use shared::metrics::Registry;
 use super::Under;
 use crate::io::disk::{Start, Stats};
 use crate::io::telemetry::{
-    DISK_ERRORS, DISK_READS, DISK_READY, DISK_RECOVERY, DISK_WRITTEN, EVICTIONS, STORE_BYTES,
-    STORE_OBJECTS,
+    DISK_ERRORS, DISK_READ_BYTES, DISK_READS, DISK_READY, DISK_RECOVERY, DISK_WRITTEN, EVICTIONS,
+    STORE_BYTES, STORE_OBJECTS,
 };
 
 /// A disk, in `GET /v1/status`.
@@ -100,6 +100,7 @@ impl Under {
         count(&EVICTIONS, &["disk"], sum(|disk| disk.evicted));
         for (number, disk) in stats.iter().enumerate() {
             let number = number.to_string();
+            count(&DISK_READ_BYTES, &[&number], disk.read_bytes);
             for (result, now) in
                 [("hit", disk.hits), ("miss", disk.misses), ("timeout", disk.timeouts)]
             {

@@ -421,9 +421,13 @@ impl Record {
 
     /// Whether all blocks of a proven record's body are as they were written; `bytes` is the whole record.
     pub fn is_body_intact(&self, bytes: &[u8]) -> bool {
-        let table = bytes.get(RECORD_HEADER..RECORD_HEADER + 4 * blocks(self.body as usize));
-        let (Some(table), Some(body)) = (table, bytes.get(self.body_range())) else { return false };
-        let mut sums = table.chunks_exact(4);
+        bytes.get(self.body_range()).is_some_and(|body| self.are_blocks_intact(bytes, 0, body))
+    }
+
+    /// Likewise of the blocks from `first` on, which are `body`; `head` is at least [`Record::head_bytes`] long.
+    pub fn are_blocks_intact(&self, head: &[u8], first: usize, body: &[u8]) -> bool {
+        let table = head.get(RECORD_HEADER..RECORD_HEADER + 4 * blocks(self.body as usize));
+        let mut sums = table.unwrap_or_default().chunks_exact(4).skip(first);
         body.chunks(BLOCK).all(|block| {
             sums.next().is_some_and(|sum| sum == crc32c::crc32c(block).to_le_bytes().as_slice())
         })
