@@ -239,7 +239,8 @@ async fn whole(args: &Args, address: SocketAddr, pattern: &Pattern) -> anyhow::R
 /// Bytes that the node's disks hold.
 async fn on_disk(admin: SocketAddr) -> anyhow::Result<u64> {
     let mut stream = TcpStream::connect(admin).await?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: a\r\n\r\n").await?;
+    // By its address, as the admin API wants it.
+    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {admin}\r\n\r\n").as_bytes()).await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
     let line = text
