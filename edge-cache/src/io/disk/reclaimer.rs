@@ -69,8 +69,17 @@ impl Writer {
     fn settle(&mut self, entry: &Entry, segment: u32, keep: bool, oldest: u64) -> u64 {
         let engine = Arc::clone(&self.engine);
         let at = entry.at(segment);
-        match reclaim::fate(entry, at, keep, &engine.index, oldest) {
+        let own = engine.usage.sequence(segment);
+        match reclaim::fate(entry, at, keep, &engine.index, own, oldest) {
             Fate::Nothing => 0,
+            Fate::Bury => {
+                // What an update belongs to may have been written after its time.
+                let (hash, epoch) = match entry.role {
+                    Role::Update => (update_hash(entry.hash), None),
+                    _ => (entry.hash, Some(entry.epoch)),
+                };
+                self.bury(hash, at, entry.sequence, epoch)
+            }
             Fate::Move => match self.transfer(entry, at) {
                 Some(units) => u64::from(units) * UNIT,
                 None => {
@@ -92,24 +101,30 @@ impl Writer {
             Role::Update => {
                 let content = engine.index.get(update_hash(entry.hash));
                 if reclaim::evict(entry.hash, at, &engine.index, &engine.usage)
-                    && content.is_some_and(|content| content.is_updated())
+                    && let Some(content) = content.filter(|content| content.is_updated())
                 {
                     reclaim::remove(update_hash(entry.hash), &engine.index, &engine.usage);
+                    self.bury(update_hash(entry.hash), content.location(), entry.sequence, None);
                 }
             }
             Role::Content if reclaim::evict(entry.hash, at, &engine.index, &engine.usage) => {
                 engine.counters.evicted.add(1);
-                if bury && let Some((record, _)) = self.load(at) {
-                    let epoch = Some(record.epoch);
-                    let draw = Draw::tombstone(record.place, entry.hash, entry.sequence, epoch);
-                    if let Ok(at) = self.append(Stream::Moved, &draw) {
-                        let bytes = u64::from(at.units) * UNIT;
-                        engine.counters.written_tombstones.add(bytes);
-                    }
+                if bury {
+                    self.bury(entry.hash, at, entry.sequence, Some(entry.epoch));
                 }
             }
             Role::Content | Role::Tombstone => {}
         }
+    }
+
+    /// A tombstone for the place of the record that lies there; the bytes that were written for it.
+    fn bury(&mut self, hash: u64, at: Location, sequence: u64, epoch: Option<u64>) -> u64 {
+        let Some((record, _)) = self.load(at) else { return 0 };
+        let draw = Draw::tombstone(record.place, hash, sequence, epoch);
+        let Ok(at) = self.append(Stream::Moved, &draw) else { return 0 };
+        let bytes = u64::from(at.units) * UNIT;
+        self.engine.counters.written_tombstones.add(bytes);
+        bytes
     }
 
     /// Writes a record again. None: it cannot be read, or has no place.

@@ -129,11 +129,11 @@ impl Model {
             return true;
         }
         let keep = reclaim::plan(&entries, segment, why, &self.index, units);
-        let oldest = self.log.oldest_but(segment);
+        let (own, oldest) = (self.log.usage().sequence(segment), self.log.oldest_but(segment));
         for (entry, keep) in entries.iter().zip(keep) {
             let at = entry.at(segment);
             let usage = Arc::clone(self.log.usage());
-            let fate = reclaim::fate(entry, at, keep, &self.index, oldest);
+            let fate = reclaim::fate(entry, at, keep, &self.index, own, oldest);
             let hits = self.index.get(entry.hash).map_or(0, index::Entry::hits);
             let mut lost = matches!(fate, Fate::Evict { .. });
             if fate == Fate::Move {

@@ -31,6 +31,8 @@ pub enum Fate {
         /// And a tombstone is written in its stead: an older record of the place may lie elsewhere.
         bury: bool,
     },
+    /// It is of no use any more, but what is below it would come back without it: a tombstone is written in its stead.
+    Bury,
 }
 
 /// Which segment is next, if any is sealed.
@@ -96,10 +98,13 @@ pub fn plan(entries: &[Entry], segment: u32, why: Why, index: &Index, units: u32
     keep
 }
 
-/// What becomes of one of them, as things are now. `oldest`: the oldest use of another segment.
-pub fn fate(entry: &Entry, at: Location, keep: bool, index: &Index, oldest: u64) -> Fate {
+/// What becomes of one of them, as things are now. `own`: the number of this use of its segment, `oldest`: that of the oldest
+/// of the others.
+pub fn fate(entry: &Entry, at: Location, keep: bool, index: &Index, own: u64, oldest: u64) -> Fate {
     let is_current =
         || index.get(entry.hash).is_some_and(|found: index::Entry| found.location() == at);
+    // What replaces it has been handed over, but may not be on the disk yet; or a tombstone is there already.
+    let has_no_successor = |hash| index.get(hash).is_none();
     // Whether what it stands above can still be found on another segment.
     let is_needed = oldest <= entry.epoch;
     match entry.role {
@@ -114,6 +119,13 @@ pub fn fate(entry: &Entry, at: Location, keep: bool, index: &Index, oldest: u64)
             true => Fate::Move,
             false => Fate::Evict { bury: entry.flags & REPLACES != 0 && is_needed },
         },
+        Role::Content
+            if entry.flags & REPLACES != 0 && is_needed && has_no_successor(entry.hash) =>
+        {
+            Fate::Bury
+        }
+        // Its content is not on a younger segment than its own: it would take the later head with it.
+        Role::Update if oldest <= own && has_no_successor(update_hash(entry.hash)) => Fate::Bury,
         Role::Update | Role::Content => Fate::Nothing,
     }
 }
@@ -200,14 +212,41 @@ mod tests {
         }
         let keep = plan(entries, *segment, Why::Oldest, &index, log.geometry().units());
         assert_eq!(keep, [true, false, true, false, true, false, true]);
-        let oldest = log.oldest_but(*segment);
+        let (own, oldest) = (log.usage().sequence(*segment), log.oldest_but(*segment));
         let fates: Vec<_> = entries
             .iter()
             .zip(keep)
-            .map(|(entry, keep)| fate(entry, entry.at(*segment), keep, &index, oldest))
+            .map(|(entry, keep)| fate(entry, entry.at(*segment), keep, &index, own, oldest))
             .collect();
         assert_eq!(fates[0], Fate::Move);
         assert_eq!(fates[1], Fate::Evict { bury: false });
+    }
+
+    /// What replaces a record may still wait to be written when the record's segment is used again before an older one.
+    #[test]
+    fn what_is_below_a_dead_record_stays_dead() {
+        let (log, index, sealed) = filled();
+        let (segment, entries) = &sealed[3];
+        let (own, oldest) = (log.usage().sequence(*segment), log.oldest_but(*segment));
+        assert!(oldest < own);
+        let content = Entry { flags: REPLACES, ..entries[0] };
+        let update = Entry { hash: update_hash(content.hash), role: Role::Update, ..entries[0] };
+        let of =
+            |entry: &Entry, oldest| fate(entry, content.at(*segment), false, &index, own, oldest);
+        assert_eq!(of(&content, oldest), Fate::Evict { bury: true });
+        let found = remove(content.hash, &index, log.usage()).unwrap();
+        assert_eq!((of(&content, oldest), of(&update, oldest)), (Fate::Bury, Fate::Bury));
+        assert_eq!(
+            of(&Entry { flags: 0, ..content }, oldest),
+            Fate::Nothing,
+            "nothing is below it"
+        );
+        // In the order of their age there is nothing older.
+        for entry in [&content, &update] {
+            assert_eq!(of(entry, u64::MAX), Fate::Nothing);
+        }
+        index.insert(content.hash, index::Entry::new(Location { unit: 9, ..found.location() }));
+        assert_eq!((of(&content, oldest), of(&update, oldest)), (Fate::Nothing, Fate::Nothing));
     }
 
     /// Most of it was asked for: it stays until its turn comes again, and has to be asked for again until then.
@@ -256,17 +295,17 @@ mod tests {
         let (segment, entries) = &sealed[5];
         let at = entries[0].at(*segment);
         let tombstone = Entry { role: Role::Tombstone, ..entries[0] };
-        let oldest = log.oldest_but(*segment);
+        let (own, oldest) = (log.usage().sequence(*segment), log.oldest_but(*segment));
         assert!(oldest < tombstone.epoch, "older segments are in use");
-        assert_eq!(fate(&tombstone, at, false, &index, oldest), Fate::Move);
-        assert_eq!(fate(&tombstone, at, false, &index, tombstone.epoch + 1), Fate::Nothing);
+        assert_eq!(fate(&tombstone, at, false, &index, own, oldest), Fate::Move);
+        assert_eq!(fate(&tombstone, at, false, &index, own, tombstone.epoch + 1), Fate::Nothing);
         let above = Entry { flags: REPLACES, ..entries[0] };
-        assert_eq!(fate(&above, at, false, &index, oldest), Fate::Evict { bury: true });
+        assert_eq!(fate(&above, at, false, &index, own, oldest), Fate::Evict { bury: true });
         let later = tombstone.epoch + 1;
-        assert_eq!(fate(&above, at, false, &index, later), Fate::Evict { bury: false });
-        assert_eq!(fate(&above, at, true, &index, oldest), Fate::Move);
+        assert_eq!(fate(&above, at, false, &index, own, later), Fate::Evict { bury: false });
+        assert_eq!(fate(&above, at, true, &index, own, oldest), Fate::Move);
         remove(above.hash, &index, log.usage());
-        assert_eq!(fate(&above, at, true, &index, oldest), Fate::Nothing);
+        assert_eq!(fate(&above, at, true, &index, own, oldest), Fate::Bury);
     }
 
     /// The last free segment is for what moves: reclaiming always gets on.
