@@ -120,9 +120,9 @@ async fn watch(node: std::sync::Weak<Node>, statm: File) {
     let (mut refuses, mut exceeds) = (false, false);
     loop {
         ticks.tick().await;
-        let (Some(node), Some((resident, mapped))) = (node.upgrade(), pages(&statm)) else {
-            return;
-        };
+        let Some(node) = node.upgrade() else { return };
+        // One look less; for ever at what was found last, a node would go on refusing.
+        let Some((resident, mapped)) = pages(&statm) else { continue };
         let limit = &node.limit;
         limit.resident.store(resident, Ordering::Relaxed);
         let connections = node.telemetry.connections.load(Ordering::Relaxed);

@@ -1,11 +1,12 @@
 //! Which objects are worth a write: what is asked for twice, or is small, within a budget of bytes a day.
 //!
 //! Two token buckets are filled at the budget's rate and at half of it, and hold what comes in six hours, so that the
-//! evening's new objects can be written with what the night has left over; all that is written, moved records too, is taken out of both. What was seen before is admitted while there is something in the
-//! first; what was not, while there is something in the second: as long as less than half of the budget is used, the disk
-//! learns what is new at once. Then a second hit costs no hit that a full disk would have given, and saves two thirds of the
-//! writes; on a roomy one it would cost 1.3 points of bytes. What is small is always admitted, within the budget: a thousand
-//! such objects take the room of one large one, and answer .8 points more of all requests (web mix, a tenth on disk).
+//! evening's new objects can be written with what the night has left over; all that is written, moved records too, is
+//! taken out of both. What was seen before is admitted while there is something in the first; what was not, while there
+//! is something in the second: as long as less than half of the budget is used, the disk learns what is new at once.
+//! Then a second hit costs no hit that a full disk would have given, and saves two thirds of the writes; on a roomy one
+//! it would cost 1.3 points of bytes. What is small is always admitted, within the budget: a thousand such objects take
+//! the room of one large one, and answer .8 points more of all requests (web mix, a tenth on disk).
 //!
 //! Who was seen is a ghost of fingerprints, in two generations, each of as many bytes as the disk holds.
 
