@@ -8,7 +8,7 @@
 //! What is fetched from where, and what is stored, others decide.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -125,6 +125,13 @@ pub struct Reader<H, P, E> {
     early: bool,
 }
 
+/// The right to read on from a fetch for as long as it goes on, whatever others may join. It holds nothing of it.
+pub struct Ticket<H, P, E> {
+    fill: Weak<Fill<H, P, E>>,
+    leader: bool,
+    early: bool,
+}
+
 impl<H, P, E> std::fmt::Debug for Fill<H, P, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.lock();
@@ -164,10 +171,18 @@ impl<H, P, E: Clone> Fill<H, P, E> {
     /// A further reader, from the first byte; `None` when the response is not for sharing, the first bytes are gone,
     /// or too many read already. `early`: it came before the fetch began.
     pub fn join(self: &Arc<Self>, early: bool) -> Option<Reader<H, P, E>> {
+        self.join_as(false, early)
+    }
+}
+
+impl<H, P, E> Fill<H, P, E> {
+    fn join_as(self: &Arc<Self>, leader: bool, early: bool) -> Option<Reader<H, P, E>> {
         let mut state = self.lock();
         let open = match &state.stage {
             Stage::Asking | Stage::Shared(_) => {
-                state.kept && state.audience.has(false, early) && !matches!(state.end, Some(Err(_)))
+                state.kept
+                    && state.audience.has(leader, early)
+                    && !matches!(state.end, Some(Err(_)))
             }
             Stage::Private(_) | Stage::Failed(_) => false,
         };
@@ -177,11 +192,9 @@ impl<H, P, E: Clone> Fill<H, P, E> {
         let id = state.next_reader;
         state.next_reader += 1;
         state.readers.insert(id, ReaderState { position: 0, waker: None });
-        Some(Reader { fill: Arc::clone(self), id, leader: false, early })
+        Some(Reader { fill: Arc::clone(self), id, leader, early })
     }
-}
 
-impl<H, P, E> Fill<H, P, E> {
     /// What all who wait have been told, once there is a response.
     pub fn head(&self) -> Option<Arc<H>> {
         match &self.lock().stage {
@@ -438,6 +451,11 @@ impl<H, P, E: Clone> Reader<H, P, E> {
 }
 
 impl<H, P, E> Reader<H, P, E> {
+    /// With this, its client can leave and come back.
+    pub fn ticket(&self) -> Ticket<H, P, E> {
+        Ticket { fill: Arc::downgrade(&self.fill), leader: self.leader, early: self.early }
+    }
+
     /// Whether all of the body has come and was kept: what is stored as it arrives is in the store then.
     pub fn is_kept_whole(&self) -> bool {
         let state = self.fill.lock();
@@ -493,6 +511,16 @@ impl<H, P, E> Reader<H, P, E> {
             writer.wake();
         }
         Poll::Ready(Some(Ok(result)))
+    }
+}
+
+impl<H, P, E> Ticket<H, P, E> {
+    /// A reader at this offset. `None`: the fetch is over, or the bytes there have passed on.
+    pub fn reader(&self, at: u64) -> Option<Reader<H, P, E>> {
+        let fill = self.fill.upgrade().filter(|fill| fill.start() <= at)?;
+        let reader = fill.join_as(self.leader, self.early)?;
+        reader.seek(at);
+        Some(reader)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harness::fleet::Fleet;
+use harness::http2::{self, Content, Reading};
 use harness::origin::{Gate, Origin, Request, Script};
 use harness::plan::Plan;
 use harness::wire::{self, End, Reply, Wire};
@@ -280,6 +281,53 @@ fn a_purge_in_the_middle_of_a_read_cuts_nobody() {
         LENGTH / SEGMENT,
         "the old ones go with their readers"
     );
+}
+
+/// What was promised before a response began comes from the fetch that promised it, though nobody else may join that after
+/// a purge.
+#[test]
+fn a_purge_while_the_rest_is_fetched_cuts_nobody() {
+    const LENGTH: u64 = 3 * SEGMENT;
+    let version = Arc::new(AtomicU64::new(1));
+    let now = Arc::clone(&version);
+    let gate = Gate::new();
+    let held = gate.clone();
+    let origin = Origin::start();
+    origin.route_with("/a", move |request| {
+        let version = now.load(Ordering::SeqCst);
+        let answer = answer(request, version, LENGTH).cache_control("max-age=600");
+        match asked(request, LENGTH) {
+            Some((SEGMENT, _)) if version == 1 => answer.hold_after(100, &held),
+            _ => answer,
+        }
+    });
+    let fleet = super::site(plan(&origin).edge("e1", "icn"), STRICT).start();
+    let edge = fleet.node("e1");
+    let request = |method: &str, path: &str| {
+        let uri = format!("https://{HOST}{path}");
+        http::Request::builder().method(method).uri(uri).body(()).unwrap()
+    };
+    let whole = || http2::exchange(edge.https(), request("GET", "/a"), Content::None).body;
+    let mut first = request("GET", "/a");
+    first.headers_mut().insert("range", "bytes=0-9".parse().unwrap());
+    assert_eq!(http2::exchange(edge.https(), first, Content::None).body, bytes(1, 0, 9));
+    let parts = http2::on_connection(edge.https(), HOST, async |sender| {
+        let asked = Reading::begin(sender, request("GET", "/a"), Content::None).await;
+        let mut reading = asked.unwrap();
+        gate.arrived(1);
+        version.store(2, Ordering::SeqCst);
+        assert_eq!(edge.admin_request("POST", "/v1/purge", "{\"all\": true}").status, 200);
+        // After these it has opened its window, been seen to, and come to what is on its way.
+        assert!(reading.take(SEGMENT as usize).await);
+        for _ in 0..3 {
+            assert_eq!(http2::one(sender, request("HEAD", "/b"), Content::None).await.status, 404);
+        }
+        gate.open();
+        reading.rest().await
+    });
+    assert!(parts.error.is_none() && parts.body == bytes(1, 0, LENGTH - 1), "{:?}", parts.error);
+    assert_eq!(ranges(&origin), ["bytes=0-262143", "bytes=262144-786431"]);
+    assert!(whole() == bytes(2, 0, LENGTH - 1));
 }
 
 /// Numbers that look random, the same ones for the same seed.

@@ -70,50 +70,87 @@ pub fn on_connection<T>(
 
 /// Sends one request and reads its response.
 pub async fn one(sender: &mut SendRequest<Bytes>, request: Request<()>, content: Content) -> Parts {
-    let mut parts = Parts::default();
-    let sent = async {
-        let mut ready = sender.clone().ready().await?;
-        ready.send_request(request, matches!(content, Content::None))
-    };
-    let (mut response, mut stream) = match sent.await {
-        Ok(sent) => sent,
-        Err(error) => return Parts { error: Some(error), ..parts },
-    };
-    if let Content::Now(bytes, trailers) = &content {
-        send(&mut stream, bytes, trailers.clone());
+    match Reading::begin(sender, request, content).await {
+        Ok(reading) => reading.rest().await,
+        Err(parts) => parts,
     }
-    let head = loop {
-        match next(&mut response).await {
-            Ok(Next::Interim(interim)) => {
-                let (head, ()) = interim.into_parts();
-                let status = head.status.as_u16();
-                parts.interim.push((status, head.headers));
-                if let Content::AfterContinue(bytes) = &content
-                    && status == 100
-                {
-                    send(&mut stream, bytes, None);
+}
+
+/// A response whose head has come, and of whose content as much is taken as is asked for.
+pub struct Reading {
+    /// What has come of it.
+    pub parts: Parts,
+    body: RecvStream,
+}
+
+impl Reading {
+    /// Sends a request and waits for the head of its response. An error is in the parts.
+    pub async fn begin(
+        sender: &mut SendRequest<Bytes>,
+        request: Request<()>,
+        content: Content,
+    ) -> Result<Self, Parts> {
+        let mut parts = Parts::default();
+        let sent = async {
+            let mut ready = sender.clone().ready().await?;
+            ready.send_request(request, matches!(content, Content::None))
+        };
+        let (mut response, mut stream) = match sent.await {
+            Ok(sent) => sent,
+            Err(error) => return Err(Parts { error: Some(error), ..parts }),
+        };
+        if let Content::Now(bytes, trailers) = &content {
+            send(&mut stream, bytes, trailers.clone());
+        }
+        let head = loop {
+            match next(&mut response).await {
+                Ok(Next::Interim(interim)) => {
+                    let (head, ()) = interim.into_parts();
+                    let status = head.status.as_u16();
+                    parts.interim.push((status, head.headers));
+                    if let Content::AfterContinue(bytes) = &content
+                        && status == 100
+                    {
+                        send(&mut stream, bytes, None);
+                    }
+                }
+                Ok(Next::Response(response)) => break response,
+                Err(error) => return Err(Parts { error: Some(error), ..parts }),
+            }
+        };
+        let (head, body) = head.into_parts();
+        (parts.status, parts.fields) = (head.status.as_u16(), head.headers);
+        Ok(Self { parts, body })
+    }
+
+    /// Takes content until there are so many octets of it. `false`: it has ended before.
+    pub async fn take(&mut self, octets: usize) -> bool {
+        while self.parts.body.len() < octets {
+            match self.body.data().await {
+                Some(Ok(data)) => {
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    self.parts.body.extend_from_slice(&data);
+                }
+                ended => {
+                    self.parts.error = ended.and_then(Result::err);
+                    return false;
                 }
             }
-            Ok(Next::Response(response)) => break response,
-            Err(error) => return Parts { error: Some(error), ..parts },
         }
-    };
-    let (head, mut body) = head.into_parts();
-    (parts.status, parts.fields) = (head.status.as_u16(), head.headers);
-    while let Some(data) = body.data().await {
-        match data {
-            Ok(data) => {
-                let _ = body.flow_control().release_capacity(data.len());
-                parts.body.extend_from_slice(&data);
+        true
+    }
+
+    /// All of it.
+    pub async fn rest(mut self) -> Parts {
+        self.take(usize::MAX).await;
+        if self.parts.error.is_none() {
+            match self.body.trailers().await {
+                Ok(trailers) => self.parts.trailers = trailers,
+                Err(error) => self.parts.error = Some(error),
             }
-            Err(error) => return Parts { error: Some(error), ..parts },
         }
+        self.parts
     }
-    match body.trailers().await {
-        Ok(trailers) => parts.trailers = trailers,
-        Err(error) => parts.error = Some(error),
-    }
-    parts
 }
 
 fn send(stream: &mut SendStream<Bytes>, bytes: &[u8], trailers: Option<HeaderMap>) {

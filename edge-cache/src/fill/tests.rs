@@ -370,3 +370,24 @@ fn who_lags_may_be_told_to_keep_up() {
     writer.push(&[1; 10]);
     assert_eq!(ready(&leader).unwrap().unwrap(), [1; 10]);
 }
+
+/// Who has let go of its place comes back to it, also where others may not join; not where the bytes have gone.
+#[test]
+fn a_ticket_leads_back_as_long_as_the_fetch_goes_on() {
+    let limits = Limits { keep: 100_000, window: 20_000, ..LIMITS };
+    let (writer, leader) = TestFill::begin(limits);
+    writer.share_with(Audience::Leader, Arc::new("head"));
+    writer.push(b"first ");
+    let ticket = leader.ticket();
+    drop(leader);
+    assert_eq!(writer.fill().readers(), 0);
+    assert!(writer.fill().join(true).is_none());
+    let back = ticket.reader(3).unwrap();
+    assert_eq!(ready(&back).unwrap().unwrap(), b"st ");
+    (0..3).for_each(|_| assert!(writer.push(&[0; 20_000])));
+    writer.stored_through(50_000);
+    assert!(ticket.reader(3).is_none() && ticket.reader(45_000).is_some());
+    drop(back);
+    drop(writer);
+    assert!(ticket.reader(45_000).is_none());
+}

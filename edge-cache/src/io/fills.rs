@@ -14,7 +14,7 @@ use super::fill_head::{FillHead, Since};
 use super::node::Node;
 use super::part::Slot;
 use super::pool::FetchError;
-use crate::fill::{Fill, Limits, Reader, Writer};
+use crate::fill::{Fill, Limits, Reader, Ticket, Writer};
 use crate::key::CacheKey;
 use crate::purge::Position;
 use crate::semantics::vary::VariantKey;
@@ -36,6 +36,8 @@ const SHARDS: usize = 64;
 pub type FillShared = Fill<FillHead, Fetched, FetchError>;
 /// Its reader.
 pub type FillReader = Reader<FillHead, Fetched, FetchError>;
+/// What a reader comes back with.
+pub type FillTicket = Ticket<FillHead, Fetched, FetchError>;
 pub(super) type FillWriter = Writer<FillHead, Fetched, FetchError>;
 
 /// Fetches that go on, by key and variant.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::body::SendError;
 use super::disk::Part;
 use super::fill_head::FillHead;
-use super::fills::FillReader;
+use super::fills::{FillReader, FillTicket};
 use super::node::Node;
 use super::part::Refetch;
 use super::pool::FetchError;
@@ -51,6 +51,9 @@ struct Segments {
     used: Use,
     /// A fetch that brings some of them, and whether it was asked for a part alone.
     reader: Option<(FillReader, Brings)>,
+    /// Fetches that have promised parts of this version. Others may not join them any more when it is their turn: a purge
+    /// of what has been begun is for those who come later.
+    promises: Vec<(FillTicket, Brings)>,
     /// A fetch that has been asked for one, and its answer is still to come; whether it was begun for others.
     asked: Option<(FillReader, bool)>,
     refetch: Option<Box<Refetch>>,
@@ -79,6 +82,22 @@ enum Brings {
     All,
     /// This part of it, begun for whoever needs it.
     Part(ByteRange),
+}
+
+impl Brings {
+    const fn end(self) -> u64 {
+        match self {
+            Self::All => u64::MAX,
+            Self::Part(part) => part.end,
+        }
+    }
+
+    const fn has(self, at: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Part(part) => part.start <= at && at <= part.end,
+        }
+    }
 }
 
 /// Fetches for one byte at most: another one is asked when what the first has brought has gone already, or it failed.
@@ -287,6 +306,7 @@ impl Segments {
             used: Use::begin(node, version),
             again: reader.is_none(),
             reader,
+            promises: Vec::new(),
             asked: None,
             below: None,
             ahead: 0,
@@ -302,10 +322,22 @@ impl Segments {
     fn rest(&mut self) {
         let Some(refetch) = &self.refetch else { return };
         let store = &self.used.node().store;
-        self.reader.take_if(|(reader, brings)| {
+        let let_go = self.reader.take_if(|(reader, brings)| {
             (matches!(brings, Brings::Part(_)) || reader.is_kept_whole())
                 && !store.is_unsegmented(&refetch.job.key)
         });
+        if let Some((reader, brings)) = let_go {
+            self.promises.push((reader.ticket(), brings));
+        }
+    }
+
+    /// A reader of the fetch that has promised the byte there, if that goes on and still has it.
+    fn promised(&mut self, at: u64) -> Option<(FillReader, Brings)> {
+        // What comes before it has been read.
+        self.promises.retain(|(_, brings)| brings.end() >= at);
+        let of_it = self.promises.iter().position(|(_, brings)| brings.has(at))?;
+        let (ticket, brings) = self.promises.swap_remove(of_it);
+        Some((ticket.reader(at)?, brings))
     }
 
     /// The bytes from `at` on, as many as the share allows.
@@ -345,6 +377,11 @@ impl Segments {
                 }
                 self.look_ahead(at, end);
                 return Poll::Ready(Some(Ok(data)));
+            }
+            eprintln!("asked at {at}");
+            self.reader = self.promised(at);
+            if self.reader.is_some() {
+                continue;
             }
             // Who holds little asks for no more than what is next.
             let end = if share == Share::Stored { end } else { end.map(|end| end.min(at + 1)) };
@@ -430,10 +467,8 @@ impl Segments {
             }
             match self.reader {
                 Some((_, Brings::All)) => return Poll::Ready(Ok(self.ready)),
-                Some((_, Brings::Part(part)))
-                    if (part.start..=part.end).contains(&layout.start(first).max(at)) =>
-                {
-                    self.promised = layout.index(part.end) + 1;
+                Some((_, brings)) if brings.has(layout.start(first).max(at)) => {
+                    self.promised = layout.index(brings.end()) + 1;
                     continue;
                 }
                 _ => {}
@@ -458,10 +493,12 @@ impl Segments {
                     self.tries = 0;
                     self.ready = Ready::Fetched { collapsed };
                     self.promised = layout.index(part.end.max(missing_at)) + 1;
-                    // The fetch goes on without a reader; it is found again when it is its turn.
-                    if missing_at == at {
-                        reader.seek(at);
-                        self.reader = Some((reader, Brings::Part(part)));
+                    match missing_at == at {
+                        true => {
+                            reader.seek(at);
+                            self.reader = Some((reader, Brings::Part(part)));
+                        }
+                        false => self.promises.push((reader.ticket(), Brings::Part(part))),
                     }
                 }
             }
