@@ -6,7 +6,7 @@ use crate::policy::clairvoyant::Clairvoyant;
 use crate::policy::crates::{FoyerMemory, Moka, Quick};
 use crate::policy::gdsf::Gdsf;
 use crate::policy::list::{Clock, Fifo, Lru, Sieve};
-use crate::policy::product::Product;
+use crate::policy::product::Node;
 use crate::policy::s3fifo::S3Fifo;
 use crate::policy::{Cache, Infinite};
 use crate::replay::Workload;
@@ -33,9 +33,9 @@ const fn ours(name: &'static str, make: fn(u64, &Workload) -> Box<dyn Cache>) ->
 
 /// All, in the order of the tables.
 pub const ALL: [Contestant; 15] = [
-    ours("size-aware", |c, _| Box::new(Product::new(Kind::SizeAware, c, false))),
-    ours("s3-fifo", |c, _| Box::new(Product::new(Kind::S3Fifo, c, false))),
-    ours("lru", |c, _| Box::new(Product::new(Kind::Lru, c, false))),
+    ours("size-aware", |c, _| Box::new(Node::new(Kind::SizeAware, c))),
+    ours("s3-fifo", |c, _| Box::new(Node::new(Kind::S3Fifo, c))),
+    ours("lru", |c, _| Box::new(Node::new(Kind::Lru, c))),
     contestant("FIFO", |c, _| Box::new(Fifo::new(c))),
     contestant("LRU", |c, _| Box::new(Lru::new(c))),
     contestant("CLOCK", |c, _| Box::new(Clock::new(c))),

@@ -6,7 +6,7 @@ use edge_cache::store::disk::model::Written;
 use serde::Serialize;
 
 use crate::cdn::CRAWLED;
-use crate::hybrid::Hybrid;
+use crate::policy::product::Node;
 use crate::policy::{Cache, Item, NEVER};
 use crate::trace::Request;
 
@@ -94,47 +94,57 @@ impl Workload {
 
     /// Replays it.
     pub fn replay(&self, cache: &mut dyn Cache) -> Count {
-        self.each(|_, item| cache.request(item))
+        self.each(|_, item| seen(cache, &item))
     }
 
-    /// Replays it on a node with a disk.
-    pub fn replay_node(&self, node: &mut Hybrid) -> NodeCount {
+    /// Replays it on a node, which is told the time.
+    pub fn replay_node(&self, node: &mut Node) -> NodeCount {
         let counted_from = self.items.len() / WARM_UP;
         let mut before = Written::default();
-        let mut partial = 0;
-        let mut count = self.each(|at, item| {
+        let count = self.each(|at, item| {
             if at == counted_from {
                 before = node.written();
             }
             node.set_time(self.times[at]);
-            let hit = node.request(item);
-            if !hit && at >= counted_from {
-                partial += node.partial().min(item.bytes);
-            }
-            hit
+            seen(node, &item)
         });
-        // Segments that are on disk are not fetched: bytes that the origin is spared, of requests that it is not.
-        count.hit_bytes += partial;
         let written = node.written();
         let written =
             Written { new: written.new - before.new, moved: written.moved - before.moved };
         NodeCount { count, written }
     }
 
-    fn each(&self, mut request: impl FnMut(usize, Item) -> bool) -> Count {
+    fn each(&self, mut request: impl FnMut(usize, Item) -> Seen) -> Count {
         let counted_from = self.items.len() / WARM_UP;
         let mut count = Count::default();
         for (at, item) in self.items.iter().enumerate() {
-            let hit = request(at, *item);
+            let seen = request(at, *item);
             if at >= counted_from && !self.crawled[item.id as usize] {
-                count.add(item.bytes, hit);
+                count.add(item.bytes, seen);
             }
         }
         count
     }
 }
 
-/// What a replay on a node with a disk has counted.
+/// What came of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// All of it was there.
+    Hit,
+    /// So many of its bytes were: none, or some segments. It costs a request.
+    Missed(u64),
+}
+
+/// Asks a cache.
+pub fn seen(cache: &mut (impl Cache + ?Sized), item: &Item) -> Seen {
+    match cache.request(*item) {
+        true => Seen::Hit,
+        false => Seen::Missed(cache.had(item)),
+    }
+}
+
+/// What a replay on a node has counted.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeCount {
     /// The requests.
@@ -165,13 +175,14 @@ pub struct Count {
 
 impl Count {
     /// Counts a request.
-    pub fn add(&mut self, bytes: u64, hit: bool) {
+    pub fn add(&mut self, bytes: u64, seen: Seen) {
         self.requests += 1;
         self.bytes += bytes;
-        if hit {
-            self.hits += 1;
-            self.hit_bytes += bytes;
-        }
+        self.hits += u64::from(seen == Seen::Hit);
+        self.hit_bytes += match seen {
+            Seen::Hit => bytes,
+            Seen::Missed(had) => had.min(bytes),
+        };
     }
 
     /// The hit ratios.

@@ -4,15 +4,14 @@
 //! The tables of the cache node and its choice of a parent; a trace whose requests are spread over the edges, three in five
 //! of an object's at its home.
 
+use edge_cache::predict::sim::DiskSetup;
 use edge_cache::store::policy::Kind;
 use edge_cache::tier::{ParentView, choose, name_hash};
 use serde::Serialize;
 
-use crate::hybrid::Hybrid;
-use crate::policy::product::Product;
-use crate::policy::{Cache, Item};
+use crate::policy::product::Node;
 use crate::random::{Random, mix};
-use crate::replay::{Count, Workload};
+use crate::replay::{Count, Seen, Workload, seen};
 
 /// How a parent is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -76,34 +75,16 @@ pub struct Outcome {
     pub origin_after: f64,
 }
 
-enum Parent {
-    Memory(Box<Product>),
-    Disk(Box<Hybrid>),
-}
-
-impl Parent {
-    fn new(setup: &Setup, capacity: u64) -> anyhow::Result<Self> {
-        let with_disk = matches!(setup.event, Event::RestartedWithDisk | Event::NoneWithDisk);
-        if !with_disk {
-            let memory = Product::new(setup.parent_policy, capacity, false);
-            return Ok(Self::Memory(Box::new(memory)));
-        }
-        // Three times its size a day, as the disks of a node by default.
-        let disk = capacity / 10 * 9;
-        let node = Hybrid::new(setup.parent_policy, capacity / 10, disk, disk * 3);
-        let node = node.ok_or_else(|| anyhow::anyhow!("{disk} bytes are no disk"))?;
-        Ok(Self::Disk(Box::new(node)))
+fn parent(setup: &Setup, capacity: u64) -> anyhow::Result<Node> {
+    let with_disk = matches!(setup.event, Event::RestartedWithDisk | Event::NoneWithDisk);
+    if !with_disk {
+        return Ok(Node::new(setup.parent_policy, capacity));
     }
-
-    fn request(&mut self, item: Item, at: u64) -> bool {
-        match self {
-            Self::Memory(memory) => memory.request(item),
-            Self::Disk(node) => {
-                node.set_time(at);
-                node.request(item)
-            }
-        }
-    }
+    // Three times its size a day, as the disks of a node by default.
+    let size = capacity / 10 * 9;
+    let disk = DiskSetup { size, daily_writes: size * 3 };
+    let node = Node::over(setup.parent_policy, capacity / 10, disk);
+    node.ok_or_else(|| anyhow::anyhow!("{size} bytes are no disk"))
 }
 
 /// The order in which the parents are asked for each object, found when it is first needed.
@@ -145,12 +126,12 @@ impl Orders {
 pub fn run(setup: &Setup, workload: &Workload) -> anyhow::Result<Outcome> {
     let mut random = Random::new(0xed6e);
     let edge = workload.capacity(setup.edge);
-    let mut edges: Vec<Product> =
-        (0..setup.edges).map(|_| Product::new(setup.edge_policy, edge, false)).collect();
-    let parent = workload.capacity(setup.parent) / setup.parents.max(1) as u64;
+    let mut edges: Vec<Node> =
+        (0..setup.edges).map(|_| Node::new(setup.edge_policy, edge)).collect();
+    let capacity = workload.capacity(setup.parent) / setup.parents.max(1) as u64;
     let mut parents = Vec::new();
     for _ in 0..=setup.parents {
-        parents.push(Parent::new(setup, parent)?);
+        parents.push(parent(setup, capacity)?);
     }
     let mut orders = Orders::new(setup.parents + 1, workload.objects);
     // The one more is there, and not yet chosen.
@@ -165,30 +146,33 @@ pub fn run(setup: &Setup, workload: &Workload) -> anyhow::Result<Outcome> {
                 Event::None | Event::NoneWithDisk => {}
                 Event::Added => orders.change(|views| views[newcomer].up = true),
                 Event::Removed => orders.change(|views| views[0].up = false),
-                Event::RestartedCold => parents[0] = Parent::new(setup, parent)?,
-                Event::RestartedWithDisk => {
-                    if let Parent::Disk(node) = &mut parents[0] {
-                        node.restart();
-                    }
-                }
+                Event::RestartedCold => parents[0] = parent(setup, capacity)?,
+                Event::RestartedWithDisk => parents[0].restart(),
             }
         }
         let home = mix(u64::from(item.id) ^ 0x0e) % setup.edges as u64;
         let at = if random.below(5) < 3 { home } else { random.below(setup.edges as u64) };
-        let mut hit = edges[at as usize].request(*item);
-        if !hit && setup.choice != Choice::None {
+        let mut got = seen(&mut edges[at as usize], item);
+        if let Seen::Missed(here) = got
+            && setup.choice != Choice::None
+        {
             let chosen = match setup.choice {
                 Choice::Any => random.below(setup.parents as u64) as usize,
                 _ => orders.of(item.id, &mut order),
             };
             loads[chosen] += 1;
-            hit = parents[chosen].request(*item, workload.times[number]);
+            parents[chosen].set_time(workload.times[number]);
+            got = match seen(&mut parents[chosen], item) {
+                Seen::Hit => Seen::Hit,
+                // What each has of it may be the same.
+                Seen::Missed(there) => Seen::Missed(here.max(there)),
+            };
         }
         if number >= all / 4 {
-            count.add(item.bytes, hit);
+            count.add(item.bytes, got);
         }
         if (all / 2..all / 2 + all / 200).contains(&number) {
-            after.add(item.bytes, hit);
+            after.add(item.bytes, got);
         }
     }
     let loads = &loads[..setup.parents.max(1)];

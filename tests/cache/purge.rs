@@ -35,7 +35,8 @@ fn tags(n: usize) -> String {
 
 /// Edge `e1` before parent `p1`, both open to everybody's PURGE.
 fn tiers(origin: &Origin) -> Fleet {
-    let more = "memory = \"64MiB\"\nsegment = \"64KiB\"\npurge_from = [\"127.0.0.0/8\"]";
+    // Room enough: a segment that somebody reads stays as long as there is.
+    let more = "memory = \"256MiB\"\nsegment = \"64KiB\"\npurge_from = [\"127.0.0.0/8\"]";
     plan(origin)
         .cache_node("e1", "icn", "edge", more)
         .cache_node("p1", "icn", "parent", more)

@@ -15,7 +15,6 @@ use super::{HOST, one_edge};
 
 /// What the simulator adds to a body, and the steps in which it knows sizes.
 const HEAD: u64 = 600;
-const UNIT: u64 = 256;
 
 fn replay(trace: &Path, more: &[&str]) -> Output {
     let mut args = vec!["replay", trace.to_str().unwrap()];
@@ -43,7 +42,7 @@ fn requests(count: usize) -> Vec<(u64, u64)> {
 
 /// Exact LRU the obvious way: hits and bytes of hits.
 fn lru(requests: &[(u64, u64)], capacity: u64) -> (u64, u64) {
-    let weight = |size: u64| size.div_ceil(UNIT) * UNIT + HEAD;
+    let weight = |size: u64| size + HEAD;
     let mut stored: VecDeque<(u64, u64)> = VecDeque::new();
     let (mut hits, mut bytes) = (0, 0);
     for (key, size) in requests {

@@ -15,11 +15,12 @@ use anyhow::Context as _;
 use benches::cdn::{CLASSES, Class};
 use benches::contest::{self, Contestant};
 use benches::figures::{self, Figures, GOAL_CLASS, Goal};
-use benches::hybrid::Hybrid;
+use benches::policy::product::Node;
 use benches::replay::{SIZES, Workload};
 use benches::report::{self, Row, find};
 use benches::trace;
 use clap::Parser;
+use edge_cache::predict::sim::DiskSetup;
 use edge_cache::store::policy::Kind;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -241,7 +242,8 @@ fn replay(contestant: &Contestant, size: u64, workload: &Workload) -> Row {
 fn node(workload: &Workload) -> Option<Row> {
     const SIZE: u64 = 10;
     let (memory, disk) = (workload.capacity(SIZE), workload.capacity(100));
-    let mut node = Hybrid::new(Kind::SizeAware, memory, disk, disk * 3)?;
+    let disk = DiskSetup { size: disk, daily_writes: disk * 3 };
+    let mut node = Node::over(Kind::SizeAware, memory, disk)?;
     let started = Instant::now();
     let got = workload.replay_node(&mut node);
     let ns = started.elapsed().as_nanos() as f64 / workload.items.len() as f64;

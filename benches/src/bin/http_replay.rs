@@ -13,6 +13,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -26,7 +27,7 @@ use benches::process::{Server, free_port};
 use benches::trace::Request;
 use clap::Parser;
 use edge_cache::predict::Tally;
-use edge_cache::predict::sim::{DiskSetup, Setup, Sim};
+use edge_cache::predict::sim::{Answer, DiskSetup, SEGMENT_SIZE, Setup, Sim};
 use edge_cache::store::policy::Kind as Policy;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -50,6 +51,9 @@ struct Cli {
     /// The class of content.
     #[arg(long, default_value = "web-us")]
     class: String,
+    /// Only what the simulator says, of memory tiers that take all that a node is given.
+    #[arg(long)]
+    simulated: bool,
     /// Only these caches, by their names.
     #[arg(long)]
     only: Vec<String>,
@@ -117,6 +121,13 @@ fn main() -> anyhow::Result<ExitCode> {
         connections: cli.connections,
         core,
     };
+    if cli.simulated {
+        for (setting, budget) in settings {
+            let Predicted { object, byte, .. } = trial.simulate(setting, budget, budget.memory);
+            println!("{setting:<24} {object:.4} {byte:.4}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let kinds = kinds(&cli)?;
     let (mut rows, mut predicted) = (Vec::new(), Vec::new());
     for (setting, budget) in settings {
@@ -156,7 +167,7 @@ fn kinds(cli: &Cli) -> anyhow::Result<Vec<Kind>> {
 }
 
 impl Trial<'_> {
-    /// Its row, and of ours what the memory tier had room for in the end.
+    /// Its row, and of ours what the memory tier had room for.
     fn run(
         &self,
         setting: &'static str,
@@ -201,16 +212,18 @@ impl Trial<'_> {
         let (warm_up, counted) = self.requests.split_at(self.requests.len() / WARM_UP);
         let warming = replay(warm_up, &progress);
         let (asked, cpu, written) = (self.origin.asked(), server.cpu(), server.written());
-        let seen = replay(counted, &progress);
+        let (seen, capacity) = match kind {
+            Kind::EdgeCache => {
+                let (seen, capacity) = while_asked(place.admin, || replay(counted, &progress));
+                (seen, Some(capacity?))
+            }
+            _ => (replay(counted, &progress), None),
+        };
         progress.finish_and_clear();
         let (asked, cpu) = (self.origin.asked().since(asked), server.cpu().since(cpu));
         let (requests, bytes) =
             (counted.len() as f64, counted.iter().map(|request| request.bytes).sum::<u64>() as f64);
         let spent = cpu.user + cpu.system;
-        let capacity = match kind {
-            Kind::EdgeCache => Some(capacity(place.admin)?),
-            _ => None,
-        };
         let row = Row {
             setting,
             budget,
@@ -230,21 +243,51 @@ impl Trial<'_> {
         Ok((row, capacity))
     }
 
-    /// What the simulator says of our node with a memory tier of so many bytes.
+    /// What the simulator says of our node with a memory tier of so many bytes: what the origin is spared, as for the rows.
     fn simulate(&self, setting: &'static str, budget: Budget, memory: u64) -> Predicted {
         let disk = budget.disk.map(|size| DiskSetup { size, daily_writes: size * DAILY_WRITES });
-        let mut node = Sim::new(&Setup { policy: Policy::SizeAware, memory, disk, ttl: None });
-        let mut tally = Tally::default();
+        let mut node = Sim::new(&Setup {
+            policy: Policy::SizeAware,
+            memory,
+            disk,
+            segment: SEGMENT_SIZE,
+            ttl: None,
+        });
+        let (mut tally, mut requests) = (Tally::default(), 0);
         for (at, request) in self.requests.iter().enumerate() {
             let answer = node.request(request.id, request.bytes, Duration::from_millis(request.at));
             if at >= self.requests.len() / WARM_UP {
-                tally.count(answer.is_hit(), request.bytes, 1.0);
+                let had = answer.had(request.bytes, request.bytes);
+                tally.count_part(answer.is_hit(), request.bytes, had, 1.0);
+                // Several for a body of which parts are here.
+                if let Answer::Missed { requests: asked, .. } = answer {
+                    requests += asked;
+                }
             }
         }
-        let ratios = tally.ratios();
-        let (object, byte) = ratios.map_or((0.0, 0.0), |ratios| (ratios.objects, ratios.bytes));
-        Predicted { setting, object, byte }
+        let byte = tally.ratios().map_or(0.0, |ratios| ratios.bytes);
+        Predicted { setting, object: 1.0 - requests as f64 / tally.requests.max(1.0), byte }
     }
+}
+
+/// Does something, and tells what the memory tier of a node has room for meanwhile, on the average.
+fn while_asked<T>(admin: SocketAddr, work: impl FnOnce() -> T) -> (T, anyhow::Result<u64>) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let (mut sum, mut count) = (0, 0);
+            while !over.load(Ordering::Relaxed) {
+                sum += capacity(admin)?;
+                count += 1;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(sum / count.max(1))
+        });
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        let asked = asked.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it was not asked")));
+        (done, asked)
+    })
 }
 
 /// What the memory tier of a node has room for.

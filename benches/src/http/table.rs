@@ -133,8 +133,9 @@ pub fn below_goal(rows: &[Row], predicted: &[Predicted]) -> Vec<String> {
     }
     let ours = || rows.iter().filter(|row| row.server == Kind::EdgeCache);
     for own in ours() {
-        for peer in rows.iter().filter(|row| row.setting == own.setting && row.server != own.server)
-        {
+        let peers =
+            rows.iter().filter(|row| row.setting == own.setting && row.server != own.server);
+        for peer in peers.filter(|peer| !peer.is_over()) {
             for (what, own_ratio, peer_ratio) in
                 [("object", own.object, peer.object), ("byte", own.byte, peer.byte)]
             {

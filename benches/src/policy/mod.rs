@@ -2,7 +2,7 @@
 //!
 //! [`list`] holds FIFO, LRU, CLOCK and SIEVE, [`s3fifo`] S3-FIFO and [`gdsf`] Greedy-Dual-Size-Frequency, all exact and
 //! deterministic. [`clairvoyant`] knows the future: what it reaches is a bound, not a policy. [`crates`] are the caches of
-//! crates.io that a program could use instead of its own, [`product`] is our own.
+//! crates.io that a program could use instead of its own, [`product`] is ours: the whole node.
 //!
 //! Objects have numbers without gaps, so that a policy's state is an array.
 
@@ -33,6 +33,12 @@ pub const NEVER: u32 = u32::MAX;
 pub trait Cache {
     /// Whether the object was there. When it was not, it is taken in, if the cache wants it.
     fn request(&mut self, item: Item) -> bool;
+
+    /// Bytes of the last request, which was for this, that were there: a cache may keep a body in part.
+    fn had(&self, item: &Item) -> u64 {
+        let _ = item;
+        0
+    }
 
     /// The weight of all that is there.
     fn weight(&self) -> u64;
@@ -68,11 +74,11 @@ impl Cache for Infinite {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::random::Random;
 
-    pub(super) fn item(id: u32, weight: u64) -> Item {
+    pub(crate) fn item(id: u32, weight: u64) -> Item {
         Item { id, next: NEVER, bytes: weight, weight }
     }
 

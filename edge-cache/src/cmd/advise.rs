@@ -11,7 +11,7 @@ use crate::io::trace::load;
 use crate::predict::advice::{needed, of_sizing};
 use crate::predict::plot::{Axis, plot, size, time};
 use crate::predict::report::{Page, aligned};
-use crate::predict::sim::{DiskSetup, Setup};
+use crate::predict::sim::{DiskSetup, SEGMENT_SIZE, Setup};
 use crate::predict::ttl::{self, SPANS, Sizing};
 use crate::trace::workload::Workload;
 
@@ -129,7 +129,10 @@ fn advise(args: &Args, workload: &Workload, trace: Summary) -> Result<Advice, St
     for policy in args.nodes.policies() {
         for disk in &disks {
             let sizes = sizes.iter();
-            setups.extend(sizes.map(|memory| Setup { policy, memory: *memory, disk: *disk, ttl }));
+            setups.extend(sizes.map(|memory| {
+                let (memory, disk, segment) = (*memory, *disk, SEGMENT_SIZE);
+                Setup { policy, memory, disk, segment, ttl }
+            }));
         }
     }
     let curve = simulated(workload, &setups, args.warm_up)?;
@@ -158,7 +161,8 @@ fn advise(args: &Args, workload: &Workload, trace: Summary) -> Result<Advice, St
     {
         let size = size as u64;
         let disk = DiskSetup { size, daily_writes: DiskSetup::daily_writes(size) };
-        let setup = Setup { policy, memory: size / 10, disk: Some(disk), ttl };
+        let (memory, disk, segment) = (size / 10, Some(disk), SEGMENT_SIZE);
+        let setup = Setup { policy, memory, disk, segment, ttl };
         goal.split = simulated(workload, &[setup], args.warm_up)?.pop();
     }
     Ok(Advice { trace, sizing, curve, best, most, sizes })

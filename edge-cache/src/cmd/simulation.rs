@@ -13,7 +13,7 @@ use crate::io::trace::Loaded;
 use crate::predict::Ratios;
 use crate::predict::plot::{Line, size, time};
 use crate::predict::replay::Outcome;
-use crate::predict::sim::{DiskSetup, Setup, policy_of};
+use crate::predict::sim::{DiskSetup, SEGMENT_SIZE, Setup, policy_of};
 use crate::store::policy::Kind;
 use crate::trace::workload::Footprint;
 use crate::trace::{Broken, Counts, Format};
@@ -93,6 +93,7 @@ pub(super) struct Wanted {
     memory: Vec<Bytes>,
     disk: Vec<(Bytes, Option<u64>)>,
     policy: Vec<Kind>,
+    segment: u64,
     ttl: Option<Duration>,
 }
 
@@ -139,7 +140,8 @@ impl Nodes {
         if self.is_named() {
             let policy = if policy.is_empty() { vec![Kind::SizeAware] } else { policy };
             let disk = self.disk.iter().map(|disk| (*disk, None)).collect();
-            return Ok(Wanted { memory: self.memory.clone(), disk, policy, ttl: self.ttl });
+            let memory = self.memory.clone();
+            return Ok(Wanted { memory, disk, policy, segment: SEGMENT_SIZE, ttl: self.ttl });
         }
         if global.config_path().is_err() {
             return Err(fail("or name the sizes to compare, such as --memory 256MiB,1GiB", USAGE));
@@ -160,6 +162,7 @@ impl Nodes {
             memory: vec![Bytes::Exact(edge.memory.0)],
             disk: disk.into_iter().collect(),
             policy,
+            segment: edge.segment.0,
             ttl: self.ttl,
         })
     }
@@ -202,7 +205,9 @@ impl Wanted {
             for disk in &disks {
                 for memory in &self.memory {
                     let memory = memory.of(trace);
-                    setups.push(Setup { policy: *policy, memory, disk: *disk, ttl: self.ttl });
+                    let (policy, disk) = (*policy, *disk);
+                    let Self { segment, ttl, .. } = *self;
+                    setups.push(Setup { policy, memory, disk, segment, ttl });
                 }
             }
         }

@@ -50,6 +50,7 @@ impl Spill {
     /// For a body that arrives from the first byte of segment `first`, up to but without `end`, where that is known.
     pub fn new(node: &Arc<Node>, version: &Arc<Version>, first: u64, end: Option<u64>) -> Self {
         let assembler = Assembler::new(node.store.layout(), first, end);
+        version.note_length(end.unwrap_or(0));
         Self { used: Use::begin(node, version), assembler }
     }
 
@@ -87,6 +88,8 @@ fn insert(node: &Node, version: &Arc<Version>, index: u64, segment: Bytes) {
     if let Some(under) = &node.under {
         under.offer_segment(version, index, &segment);
     }
+    // Of a body whose length nobody has told, what has come so far.
+    version.note_length(node.store.layout().start(index) + segment.len() as u64);
     node.store.memory().insert_segment(version, index, segment);
 }
 

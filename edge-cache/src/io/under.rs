@@ -136,6 +136,7 @@ impl Under {
                     return None;
                 }
                 let version = Arc::new(Version::new(version, place));
+                version.note_length(decoded.head().length());
                 let count = self.layout.count(decoded.head().length());
                 self.look_for(&version, 0, count.min(LOOKED_FOR));
                 Some(Content::Segments(version))

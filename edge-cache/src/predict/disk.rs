@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::sim::DiskSetup;
 use crate::store::disk::geometry::Geometry;
-use crate::store::disk::model::Model;
+use crate::store::disk::model::{self, Model};
 
 /// A node's disk has so many segments.
 const SEGMENTS: u64 = 128;
@@ -25,11 +25,15 @@ pub(super) struct Disk {
     known: HashMap<u64, Written>,
 }
 
+/// A record that has been written.
 #[derive(Clone, Copy, Debug)]
-struct Written {
-    size: u64,
+pub(super) struct Written {
+    /// The object that it is of.
+    pub(super) of: u64,
+    /// Bytes of its body.
+    pub(super) size: u64,
     /// By the clock of the one who asks.
-    fetched: u32,
+    pub(super) fetched: u32,
 }
 
 impl Disk {
@@ -37,14 +41,23 @@ impl Disk {
     pub(super) fn new(setup: &DiskSetup) -> Option<Self> {
         let share = u32::try_from(setup.size / SEGMENTS).unwrap_or(u32::MAX);
         let segment = 1u32 << share.clamp(SMALLEST, 64 << 20).ilog2();
-        let geometry = Geometry::with_segment(setup.size, segment)?;
-        let model = Model::new(geometry, setup.daily_writes);
-        Some(Self { model, segment: u64::from(segment), written: 0, known: HashMap::new() })
+        Self::with(Geometry::with_segment(setup.size, segment)?, setup.daily_writes)
     }
 
-    /// When an object that it has was fetched. It counts as a request for it.
+    /// An empty one that is divided as a node divides its own. None: it is too small for that.
+    pub(super) fn of_node(setup: &DiskSetup) -> Option<Self> {
+        Self::with(Geometry::new(setup.size)?, setup.daily_writes)
+    }
+
+    fn with(geometry: Geometry, daily_writes: u64) -> Option<Self> {
+        let segment = u64::from(geometry.segment);
+        let model = Model::new(geometry, daily_writes);
+        Some(Self { model, segment, written: 0, known: HashMap::new() })
+    }
+
+    /// When a record that it has was fetched. It counts as a request for it.
     pub(super) fn get(&mut self, key: u64) -> Option<u32> {
-        let Written { size, fetched } = *self.known.get(&key)?;
+        let Written { size, fetched, .. } = *self.known.get(&key)?;
         let pieces = self.pieces(size);
         // All of them: a request counts for each.
         let there = (0..pieces).filter(|piece| self.model.get(hash(key, *piece))).count();
@@ -59,9 +72,9 @@ impl Disk {
         }
     }
 
-    /// Offers an object. Whether the disk has it now.
-    pub(super) fn offer(&mut self, key: u64, size: u64, fetched: u32, now: Duration) -> bool {
-        self.model.wanted(hash(key, 0), size, now) && self.write(key, Written { size, fetched })
+    /// Offers a record of an object. Whether the disk has it now.
+    pub(super) fn offer(&mut self, key: u64, written: Written, now: Duration) -> bool {
+        self.model.wanted(hash(key, 0), written.size, now) && self.write(key, written)
     }
 
     fn write(&mut self, key: u64, written: Written) -> bool {
@@ -101,12 +114,17 @@ impl Disk {
         self.written + written.new + written.moved
     }
 
+    /// The same without what was written before it was made anew: new and moved.
+    pub(super) const fn written_as(&self) -> model::Written {
+        self.model.written()
+    }
+
     /// Another disk with what is kept of this one. None: so small a disk holds nothing.
     pub(super) fn thinned(&self, setup: &DiskSetup, keep: impl Fn(u64) -> bool) -> Option<Self> {
         let mut thin = Self::new(setup)?;
         let mut kept: Vec<(u64, Written)> =
             self.known.iter().map(|(key, written)| (*key, *written)).collect();
-        kept.retain(|(key, _)| keep(*key) && self.model.contains(hash(*key, 0)));
+        kept.retain(|(key, written)| keep(written.of) && self.model.contains(hash(*key, 0)));
         kept.sort_unstable_by_key(|(key, _)| *key);
         for (key, written) in kept {
             thin.write(key, written);
@@ -135,19 +153,22 @@ mod tests {
         Disk::new(&DiskSetup { size, daily_writes: 1 << 40 }).unwrap()
     }
 
+    fn offer(disk: &mut Disk, key: u64, size: u64) -> bool {
+        disk.offer(key, Written { of: key, size, fetched: 7 }, Duration::from_secs(1))
+    }
+
     #[test]
     fn objects_of_any_size_lie_on_it_within_its_size() {
         let mut disk = disk(16 * MIB);
-        let now = Duration::from_secs(1);
         assert_eq!(disk.get(1), None);
-        assert!(disk.offer(1, 100, 7, now));
+        assert!(offer(&mut disk, 1, 100));
         assert_eq!(disk.get(1), Some(7));
         disk.renew(1, 9);
         assert_eq!(disk.get(1), Some(9));
-        assert!(disk.offer(2, 5 * MIB, 7, now), "longer than a segment");
+        assert!(offer(&mut disk, 2, 5 * MIB), "longer than a segment");
         assert_eq!(disk.get(2), Some(7));
         for key in 10..3000 {
-            disk.offer(key, 20_000, 7, now);
+            offer(&mut disk, key, 20_000);
         }
         assert!(disk.holds() <= 16 * MIB && disk.holds() > 8 * MIB, "{}", disk.holds());
         assert!(disk.written() > 50 * MIB);
@@ -158,8 +179,7 @@ mod tests {
     #[test]
     fn half_a_disk_keeps_half_of_the_keys() {
         let mut whole = disk(16 * MIB);
-        let now = Duration::from_secs(1);
-        (0..400).for_each(|key| assert!(whole.offer(key, 10_000, 7, now)));
+        (0..400).for_each(|key| assert!(offer(&mut whole, key, 10_000)));
         let setup = DiskSetup { size: 8 * MIB, daily_writes: 1 << 40 };
         let mut half = whole.thinned(&setup, |key| key < 200).unwrap();
         assert!((0..200).all(|key| half.get(key) == Some(7)));

@@ -8,18 +8,20 @@
 //!
 //! All ratios are those of the last hour, or of what there was of it.
 
+mod fate;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::config::EdgeSpec;
 
+pub use fate::Fate;
+
 use super::advice::per_gib;
 use super::plot::size;
-use super::sim::{DiskSetup, Setup, Sim, policy_of};
+use super::sim::{Answer, DiskSetup, SEGMENT_SIZE, Setup, Sim, policy_of};
 use super::{Ratios, Tally};
-use crate::semantics::Reason;
-use crate::semantics::reason::Outcome;
 use crate::store::policy::Kind;
 
 /// Sizes that are simulated, in those of the node.
@@ -53,56 +55,23 @@ pub struct Shape {
     pub disk: Option<DiskSetup>,
     /// Its policy. None: one that cannot be simulated.
     pub policy: Option<Kind>,
-    /// Objects of the largest simulated node.
+    /// Bytes of its segments.
+    pub segment: u64,
+    /// Entries of the largest simulated node.
     pub most: usize,
 }
 
 impl Shape {
     /// An edge of the configuration, with so much memory for what it stores.
     pub fn of(edge: &EdgeSpec, memory: u64) -> Self {
-        Self::new(memory, DiskSetup::of(edge), policy_of(edge))
+        let shape = Self::new(memory, DiskSetup::of(edge), policy_of(edge));
+        Self { segment: edge.segment.0, ..shape }
     }
 
-    /// With as many objects as 12 to 16 MiB have room for.
+    /// With segments of the usual size, and as many entries as 12 to 16 MiB have room for.
     pub const fn new(memory: u64, disk: Option<DiskSetup>, policy: Option<Kind>) -> Self {
         let most = if disk.is_some() { 8 << 10 } else { 12 << 10 };
-        Self { memory, disk, policy, most }
-    }
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The store answered, or a fetch that was going on.
-    Hit,
-    /// Nothing was stored.
-    Absent,
-    /// Something was stored and could not be used: it was fetched again, as it would have been by a cache of any size.
-    Renewed,
-    /// It was fetched and is not stored.
-    Unstored,
-}
-
-impl Fate {
-    /// What a reason says of it. None: no cache has a part in it. `collapsed`: it was answered from another's fetch.
-    pub const fn of(reason: Reason, collapsed: bool) -> Option<Self> {
-        use Reason as R;
-        match reason.outcome() {
-            Outcome::Hit | Outcome::Stale | Outcome::Revalidated => Some(Self::Hit),
-            Outcome::Miss if collapsed => Some(Self::Hit),
-            Outcome::Miss => Some(match reason {
-                R::UriMiss | R::VaryMiss | R::PartialMiss => Self::Absent,
-                R::Expired
-                | R::NoCache
-                | R::SoftPurged
-                | R::Purged
-                | R::RequestNoCache
-                | R::RequestMaxAge
-                | R::RequestMinFresh => Self::Renewed,
-                _ => Self::Unstored,
-            }),
-            Outcome::Pass | Outcome::Error => None,
-        }
+        Self { memory, disk, policy, segment: SEGMENT_SIZE, most }
     }
 }
 
@@ -158,8 +127,21 @@ impl Candidate {
             daily_writes: times(disk.daily_writes, on_disk),
         });
         let memory = times(shape.memory, of(Tier::Memory));
-        let setup = Setup { policy, memory, disk, ttl: None };
+        let segment = shape.segment;
+        let setup = Setup { policy, memory, disk, segment, ttl: None };
         Self { tier, scale, setup, sim: Sim::new(&setup.scaled(share)), tally: Tally::default() }
+    }
+
+    /// A request that stands for `weight` of them.
+    fn count(&mut self, seen: &Seen, now: Duration, weight: f64) {
+        let mut answer = Answer::NONE;
+        match seen.fate {
+            Fate::Hit | Fate::Absent => answer = self.sim.request(seen.key, seen.size, now),
+            Fate::Renewed => self.sim.renew(seen.key, seen.size, now),
+            Fate::Unstored => {}
+        }
+        let had = answer.had(seen.sent, seen.size);
+        self.tally.count_part(answer.is_hit(), seen.sent, had, weight);
     }
 
     /// How full the tier is that is another, or the one that fills last.
@@ -251,23 +233,13 @@ impl Predictor {
         }
         let weight = 1.0 / self.share();
         for candidate in &mut self.candidates {
-            let hit = match seen.fate {
-                Fate::Hit | Fate::Absent => {
-                    candidate.sim.request(seen.key, seen.size, self.now).is_hit()
-                }
-                Fate::Renewed => {
-                    candidate.sim.renew(seen.key, seen.size, self.now);
-                    false
-                }
-                Fate::Unstored => false,
-            };
-            candidate.tally.count(hit, seen.sent, weight);
+            candidate.count(seen, self.now, weight);
         }
         if seen.fate != Fate::Unstored {
             self.known.note(seen, self.now, self.halved);
         }
         self.recent.1 += 1;
-        let largest = self.candidates.iter().map(|candidate| candidate.sim.objects());
+        let largest = self.candidates.iter().map(|candidate| candidate.sim.entries());
         let largest = largest.map(|(memory, disk)| memory.max(disk)).max().unwrap_or_default();
         if largest > self.shape.most || (self.is_busy() && largest > FEWEST) {
             self.halve();

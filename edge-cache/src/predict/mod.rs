@@ -12,6 +12,7 @@
 pub mod advice;
 mod disk;
 pub mod live;
+mod memory;
 pub mod plot;
 pub mod replay;
 pub mod report;
@@ -45,13 +46,15 @@ pub struct Ratios {
 impl Tally {
     /// Counts a request that stands for `weight` of them.
     pub fn count(&mut self, hit: bool, bytes: u64, weight: f64) {
-        let bytes = bytes as f64 * weight;
+        self.count_part(hit, bytes, if hit { bytes } else { 0 }, weight);
+    }
+
+    /// The same where `had` of the bytes were there, of a request that may not be a hit.
+    pub fn count_part(&mut self, hit: bool, bytes: u64, had: u64, weight: f64) {
         self.requests += weight;
-        self.bytes += bytes;
-        if hit {
-            self.hits += weight;
-            self.hit_bytes += bytes;
-        }
+        self.bytes += bytes as f64 * weight;
+        self.hits += if hit { weight } else { 0.0 };
+        self.hit_bytes += had as f64 * weight;
     }
 
     /// What was counted since an earlier state of it.

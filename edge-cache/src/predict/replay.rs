@@ -53,13 +53,14 @@ pub fn run(workload: &Workload, setup: &Setup, warm_up: f64, mut done: impl FnMu
         }
         let at = Duration::from_millis(record.at);
         let answer = sim.request(record.key, record.size, at);
+        let had = answer.had(record.sent, record.size);
         if let Some(part) = parts.get_mut(part(at, length)) {
-            part.count(answer.is_hit(), record.sent, weight);
+            part.count_part(answer.is_hit(), record.sent, had, weight);
         }
         if at < begin {
             continue;
         }
-        all.count(answer.is_hit(), record.sent, weight);
+        all.count_part(answer.is_hit(), record.sent, had, weight);
         by_disk.count(answer == Answer::Disk, record.sent, weight);
     }
     done(steps);

@@ -12,7 +12,7 @@ use crate::semantics::conditional::same_strong_validator;
 use crate::semantics::range::{ByteRange, ContentRange, RangeSpec};
 
 /// Bytes asked for at once at most, though always one segment.
-const MOST: u64 = 4 << 20;
+pub const MOST: u64 = 4 << 20;
 
 /// What is asked of the next server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

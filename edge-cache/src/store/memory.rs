@@ -14,7 +14,7 @@ use bytes::Bytes;
 use shared::config::StorePolicy;
 
 use super::object::{Object, ObjectKey};
-use super::policy::{self, Kind, Put};
+use super::policy::{self, Kind, Put, Weight};
 use super::shards::Shards;
 use super::tinylfu::{Cause, TinyLfu};
 use super::version::{Segment, Version};
@@ -95,6 +95,13 @@ impl Entry {
         match self {
             Self::Object(object) => object.weight(),
             Self::Segment(segment) => segment.weight(),
+        }
+    }
+
+    fn load(&self) -> Weight {
+        match self {
+            Self::Object(object) => Weight::from(object.weight()),
+            Self::Segment(segment) => segment.load(),
         }
     }
 }
@@ -292,7 +299,7 @@ impl Memory {
     }
 
     fn put(&self, place: ObjectKey, entry: Entry) -> bool {
-        let weight = entry.weight();
+        let weight = entry.load();
         let is_stored = match &self.entries {
             Entries::Ours(shards) => {
                 let mut gone = Vec::new();
@@ -311,7 +318,7 @@ impl Memory {
                 }
             }
             // It weighs in 32 bits.
-            Entries::Moka(_) if weight > self.capacity().min(u64::from(u32::MAX)) => {
+            Entries::Moka(_) if weight.own > self.capacity().min(u64::from(u32::MAX)) => {
                 self.left(&entry, Cause::Removed);
                 false
             }
@@ -557,6 +564,10 @@ mod tests {
         memory.remove(object.place());
         assert!(memory.segment(&read, 0).is_some(), "who has begun to send it can go on");
         assert!(memory.insert_segment(&read, 1, Bytes::from_static(b"and on")));
+        memory.end_use(&read);
+        assert_eq!(memory.stats(), Stats::default());
+        memory.begin_use(&read);
+        assert!(memory.insert_segment(&read, 1, Bytes::from_static(b"found before")));
         memory.end_use(&read);
         assert_eq!(memory.stats(), Stats::default());
         let unborn = Arc::new(version(3));

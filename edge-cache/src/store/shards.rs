@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::object::ObjectKey;
-use super::policy::{Engine, Key, Put, Settings, Table};
+use super::policy::{Engine, Key, Put, Settings, Table, Weight};
 
 /// What a place is in the tables: half of it. Of places with the same key no two have the same print, so who compares keys
 /// with what is found compares places; and which others do, nobody can find out without the seed.
@@ -94,9 +94,11 @@ impl<V: Clone> Shards<V> {
         &self,
         place: &ObjectKey,
         value: V,
-        weight: u64,
+        weight: impl Into<Weight>,
         gone: &mut Vec<(Print, V)>,
     ) -> Put<V> {
+        let load: Weight = weight.into();
+        let weight = load.own;
         let print = self.print(place);
         let Some(shard) = self.shard(print) else { return Put::Refused(value) };
         if weight > self.capacity() {
@@ -116,7 +118,7 @@ impl<V: Clone> Shards<V> {
         }
         let mut table = shard.lock();
         let before = table.weight();
-        let put = table.insert(print, value, weight, gone);
+        let put = table.insert(print, value, load, gone);
         let after = table.weight();
         shard.weight.store(after, Ordering::Relaxed);
         drop(table);

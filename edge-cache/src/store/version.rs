@@ -7,12 +7,14 @@
 //! A segment may lie in memory, on a disk, or on both. What the disks have of it outlives its heads in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::object::{COUNTERS, ENTRY, ObjectKey, allocated};
+use super::policy::Weight;
 use crate::semantics::vary::VariantKey;
 
 /// What tells segments from heads in the index: no variant has this number, but for one chance in 2^128.
@@ -23,6 +25,8 @@ const SEGMENT: u128 = 0x7365_676d_656e_7420_6f66_2061_2062_6f64;
 pub struct Version {
     id: u64,
     of: ObjectKey,
+    /// Bytes of the whole body, as far as is known.
+    length: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -64,13 +68,29 @@ impl Segment {
         let own = allocated(COUNTERS + size_of::<Self>()) + allocated(SHARED);
         ENTRY + NUMBER + own + allocated(self.data.len())
     }
+
+    /// The same, beside the body that it is a part of.
+    pub fn load(&self) -> Weight {
+        let own = self.weight();
+        Weight { own, whole: self.version.length().max(own) }
+    }
 }
 
 impl Version {
     /// `id` is given to no other version of the same store, also not before a restart; `of` is where the object lies that
     /// has this body.
     pub fn new(id: u64, of: ObjectKey) -> Self {
-        Self { id, of, state: Mutex::default() }
+        Self { id, of, length: AtomicU64::new(0), state: Mutex::default() }
+    }
+
+    /// The body has so many bytes, or more.
+    pub fn note_length(&self, bytes: u64) {
+        self.length.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the whole body, as far as is known.
+    pub fn length(&self) -> u64 {
+        self.length.load(Ordering::Relaxed)
     }
 
     /// Where the object lies that has this body.
@@ -180,7 +200,10 @@ impl Version {
 
     /// Somebody begins to read its segments, or to bring some.
     pub(super) fn add_user(&self) {
-        self.lock().users += 1;
+        let mut state = self.lock();
+        state.users += 1;
+        // Also where all had gone: who found it before can have its segments fetched, and others may bring some of them.
+        state.dropped = false;
     }
 
     /// Somebody has done so. `true`: nobody needs it any more.

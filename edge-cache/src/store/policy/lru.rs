@@ -1,7 +1,7 @@
 //! LRU: who was asked for longest ago goes.
 
 use super::list::Queues;
-use super::{Leaving, Policy};
+use super::{Leaving, Policy, Weight};
 
 /// The policy. It needs no record of an entry but its place in the queue.
 #[derive(Clone, Debug, Default)]
@@ -14,11 +14,11 @@ impl Policy for Lru {
         self.queue.move_to_front(slot, 0);
     }
 
-    fn insert(&mut self, _: u64, _: u64, _: u64) {
+    fn insert(&mut self, _: u64, _: Weight, _: u64) {
         self.queue.push(0, ());
     }
 
-    fn reweigh(&mut self, _: u32, _: u64, _: u64) {}
+    fn reweigh(&mut self, _: u32, _: u64, _: Weight) {}
 
     fn remove(&mut self, slot: u32, _: Leaving, _: u64) {
         self.queue.swap_remove(slot);

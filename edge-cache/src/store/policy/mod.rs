@@ -44,6 +44,22 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// What an entry weighs, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Itself.
+    pub own: u64,
+    /// What it is a part of: who asks for that, asks for all of its parts.
+    pub whole: u64,
+}
+
+impl From<u64> for Weight {
+    /// A part of nothing else.
+    fn from(own: u64) -> Self {
+        Self { own, whole: own }
+    }
+}
+
 /// An entry that leaves a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaving {
@@ -61,11 +77,11 @@ pub trait Policy {
     /// The entry of this slot was asked for.
     fn hit(&mut self, slot: u32, now: u64);
     /// A new entry has come. Its slot is the one after the last.
-    fn insert(&mut self, hash: u64, weight: u64, now: u64);
+    fn insert(&mut self, hash: u64, weight: Weight, now: u64);
     /// The entry of this slot weighs something else than before.
-    fn reweigh(&mut self, slot: u32, old: u64, new: u64);
+    fn reweigh(&mut self, slot: u32, old: u64, new: Weight);
     /// The entry of this slot lies below as well, as it is: it comes back for the cost of a read. Until it is reweighed.
-    fn settle(&mut self, _slot: u32, _weight: u64) {}
+    fn settle(&mut self, _slot: u32) {}
     /// The entry of this slot leaves, and the entry of the last slot takes its number.
     fn remove(&mut self, slot: u32, leaving: Leaving, now: u64);
     /// Which entry is to go. It may still stay: it goes when it is removed. `None`: there is none.
@@ -119,7 +135,7 @@ impl Policy for Engine {
         }
     }
 
-    fn insert(&mut self, hash: u64, weight: u64, now: u64) {
+    fn insert(&mut self, hash: u64, weight: Weight, now: u64) {
         match self {
             Self::SizeAware(policy) => policy.insert(hash, weight, now),
             Self::S3Fifo(policy) => policy.insert(hash, weight, now),
@@ -127,7 +143,7 @@ impl Policy for Engine {
         }
     }
 
-    fn reweigh(&mut self, slot: u32, old: u64, new: u64) {
+    fn reweigh(&mut self, slot: u32, old: u64, new: Weight) {
         match self {
             Self::SizeAware(policy) => policy.reweigh(slot, old, new),
             Self::S3Fifo(policy) => policy.reweigh(slot, old, new),
@@ -135,11 +151,11 @@ impl Policy for Engine {
         }
     }
 
-    fn settle(&mut self, slot: u32, weight: u64) {
+    fn settle(&mut self, slot: u32) {
         match self {
-            Self::SizeAware(policy) => policy.settle(slot, weight),
-            Self::S3Fifo(policy) => policy.settle(slot, weight),
-            Self::Lru(policy) => policy.settle(slot, weight),
+            Self::SizeAware(policy) => policy.settle(slot),
+            Self::S3Fifo(policy) => policy.settle(slot),
+            Self::Lru(policy) => policy.settle(slot),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::ghost::Ghosts;
 use super::list::Queues;
-use super::{Leaving, Policy};
+use super::{Leaving, Policy, Weight};
 
 const SMALL: usize = 0;
 const MAIN: usize = 1;
@@ -76,7 +76,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn insert(&mut self, hash: u64, weight: u64, _: u64) {
+    fn insert(&mut self, hash: u64, Weight { own: weight, .. }: Weight, _: u64) {
         self.ghosts.follow(self.queues.len());
         let now = self.clock();
         let returns = self.ghosts.take(hash, now).is_some_and(|(age, _)| age < 1 << 12);
@@ -85,7 +85,7 @@ impl Policy for S3Fifo {
         self.queues.push(queue, Record::new(weight));
     }
 
-    fn reweigh(&mut self, slot: u32, old: u64, new: u64) {
+    fn reweigh(&mut self, slot: u32, old: u64, Weight { own: new, .. }: Weight) {
         let Some(queue) = self.queues.queue(slot) else { return };
         self.weights[queue] = self.weights[queue] - old + new;
         if let Some(record) = self.queues.get_mut(slot) {

@@ -4,9 +4,13 @@
 //! bytes for few of the hits. Ages that are short beside the time that an entry is kept for say nothing: to each is added a
 //! 32nd of the number of entries, at most 256 requests.
 //!
+//! A part of something larger counts nearly as heavy as the whole, so that long bodies do not take the place of many short
+//! ones: each for itself, as if it were short, parts bring bytes for requests (web mix at 1 % of the footprint: .795 of requests
+//! and .687 of bytes; so, .816 and .661).
+//!
 //! Over a disk the value is also what it costs to get the entry back: a read, or a fetch. Who lies on the disk as well is
 //! worth a part of what another one is, so that memory is above all for those that the disk has not taken yet, and answers
-//! their second requests; e = ⅜ then, for the disk wants no large object before it was asked for twice. On the web mix
+//! their second requests; parts count by themselves then, for the disk takes the others. On the web mix
 //! (memory 1 %, disk 10 %) that spares the origin half a point of requests and a point and a half of bytes, for which the
 //! disk is read for eight requests more in a hundred.
 //!
@@ -18,7 +22,7 @@
 
 use super::ghost::Ghosts;
 use super::slab::Slab;
-use super::{Leaving, Policy};
+use super::{Leaving, Policy, Weight};
 
 /// Places that are looked at for one victim.
 const RUNS: usize = 16;
@@ -27,15 +31,15 @@ const RUN: u32 = 16;
 /// The least of the samples before, which are looked at again.
 const POOL: usize = 8;
 /// An entry that lies on the disk as well is worth this part of another one.
-const BELOW: f32 = 32.0;
-
+const BELOW: f32 = 64.0;
 #[derive(Clone, Copy, Debug)]
 struct Record {
     /// When it was last asked for: the lower half of that time.
     last: u32,
-    /// Its weight's power, [`BELOW`] times that if it lies below as well.
+    /// A power of its weight, [`BELOW`] times that if it lies below as well.
     cost: f32,
     frequency: u8,
+    is_below: bool,
 }
 
 /// The policy.
@@ -62,7 +66,7 @@ impl Record {
 }
 
 impl SizeAware {
-    /// With the exponent for a table over a disk, or for one alone.
+    /// For a table over a disk, or for one alone.
     pub fn new(over_disk: bool, seed: u64) -> Self {
         Self {
             records: Slab::default(),
@@ -73,11 +77,20 @@ impl SizeAware {
         }
     }
 
-    fn cost(&self, weight: u64) -> f32 {
+    fn cost(&self, Weight { own, whole }: Weight) -> f32 {
         // Roots are the same on every machine.
-        let root = (weight.max(1) as f32).sqrt();
-        let fourth = root.sqrt();
-        if self.over_disk { fourth * fourth.sqrt() } else { root * fourth * fourth.sqrt().sqrt() }
+        let sixteenth = |value: f32| value.sqrt().sqrt().sqrt().sqrt();
+        let power = |weight: f32| {
+            let fourth = weight.sqrt().sqrt();
+            fourth * fourth * fourth * sixteenth(weight)
+        };
+        let own = own.max(1) as f32;
+        let times = whole as f32 / own;
+        if self.over_disk || times <= 1.0 {
+            return power(own);
+        }
+        let times = power(times);
+        power(own) * times / sixteenth(times).sqrt()
     }
 
     /// What is added to all ages.
@@ -104,24 +117,25 @@ impl Policy for SizeAware {
         }
     }
 
-    fn insert(&mut self, hash: u64, weight: u64, now: u64) {
+    fn insert(&mut self, hash: u64, weight: Weight, now: u64) {
         self.ghosts.follow(self.records.len());
         let before = self.ghosts.take(hash, ghost_time(now)).map_or(0, |(_, frequency)| frequency);
         let (cost, frequency) = (self.cost(weight), before.saturating_add(1));
-        self.records.push(Record { last: now as u32, cost, frequency });
+        self.records.push(Record { last: now as u32, cost, frequency, is_below: false });
     }
 
-    fn reweigh(&mut self, slot: u32, _: u64, new: u64) {
+    fn reweigh(&mut self, slot: u32, _: u64, new: Weight) {
         let cost = self.cost(new);
         if let Some(record) = self.records.get_mut(slot) {
-            record.cost = cost;
+            (record.cost, record.is_below) = (cost, false);
         }
     }
 
-    fn settle(&mut self, slot: u32, weight: u64) {
-        let cost = self.cost(weight) * BELOW;
-        if let Some(record) = self.records.get_mut(slot) {
-            record.cost = cost;
+    fn settle(&mut self, slot: u32) {
+        if let Some(record) = self.records.get_mut(slot)
+            && !std::mem::replace(&mut record.is_below, true)
+        {
+            record.cost *= BELOW;
         }
     }
 
@@ -202,7 +216,7 @@ mod tests {
             now += 1;
             if plain.len() < 1000 {
                 let weight = 1 + n.hash(2) % 5000;
-                policy.insert(n.hash(1), weight, now);
+                policy.insert(n.hash(1), weight.into(), now);
                 plain.push((now, 1, weight));
                 continue;
             }
@@ -226,15 +240,14 @@ mod tests {
         assert!(mean < 20.0, "of a thousand the victim is, on the average, the {mean}th");
     }
 
-    /// Of two entries asked for at the same time, one four times as heavy and twice as often: alone it goes, for 2 < 4^(13/16);
-    /// over a disk it is kept, for 2 > 4^⅜.
+    /// A part of 4 KiB of 64 KiB, asked for five times as often as another entry: 5 < 16^(13/16 · 31/32).
     #[test]
-    fn the_exponent_is_that_of_what_lies_below() {
+    fn a_part_counts_nearly_like_its_whole() {
         for (over_disk, first) in [(false, 1), (true, 0)] {
             let mut policy = SizeAware::new(over_disk, 1);
-            policy.insert(1, 1000, 1);
-            policy.insert(2, 4000, 1);
-            policy.hit(1, 1);
+            policy.insert(1, Weight::from(4096), 1);
+            policy.insert(2, Weight { own: 4096, whole: 65_536 }, 1);
+            (0..4).for_each(|_| policy.hit(1, 1));
             assert_eq!(policy.victim(10), Some(first), "over a disk: {over_disk}");
         }
     }
@@ -243,30 +256,29 @@ mod tests {
     #[test]
     fn who_lies_below_goes_first() {
         let mut policy = SizeAware::new(true, 1);
-        policy.insert(1, 1000, 1);
-        policy.insert(2, 1000, 1);
+        policy.insert(1, Weight::from(1000), 1);
+        policy.insert(2, Weight::from(1000), 1);
         (1..30).for_each(|_| policy.hit(0, 1));
         assert_eq!(policy.victim(9), Some(1));
-        policy.settle(0, 1000);
+        policy.settle(0);
         assert_eq!(policy.victim(9), Some(0));
         (1..30).for_each(|_| policy.hit(0, 1));
-        assert_eq!(policy.victim(9), Some(1), "sixty times");
-        policy.settle(0, 8000);
-        assert_eq!(policy.victim(9), Some(0));
-        policy.reweigh(0, 8000, 8000);
+        policy.settle(0);
+        assert_eq!(policy.victim(9), Some(0), "sixty times");
+        policy.reweigh(0, 1000, Weight::from(1000));
         assert_eq!(policy.victim(9), Some(1));
     }
 
     #[test]
     fn who_comes_back_is_known() {
         let mut policy = SizeAware::new(true, 1);
-        policy.insert(77, 10, 1);
+        policy.insert(77, Weight::from(10), 1);
         (2..10).for_each(|now| policy.hit(0, now));
         policy.remove(0, Leaving { hash: 77, weight: 10, evicted: true }, 10);
-        policy.insert(77, 10, 11);
+        policy.insert(77, Weight::from(10), 11);
         assert_eq!(policy.records.get(0).map(|record| record.frequency), Some(10));
         policy.remove(0, Leaving { hash: 77, weight: 10, evicted: false }, 12);
-        policy.insert(77, 10, 13);
+        policy.insert(77, Weight::from(10), 13);
         assert_eq!(policy.records.get(0).map(|record| record.frequency), Some(1));
     }
 }

@@ -5,7 +5,7 @@
 //! put in order anew.
 
 use super::slab::Slab;
-use super::{Engine, Leaving, Policy, Settings};
+use super::{Engine, Leaving, Policy, Settings, Weight};
 
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
@@ -103,7 +103,15 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
 
     /// Puts an entry there, in the place of the one that is there under this key. What makes room for it is added to
     /// `gone`: that may be itself, if it was there already with a smaller weight.
-    pub fn insert(&mut self, key: K, value: V, weight: u64, gone: &mut Vec<(K, V)>) -> Put<V> {
+    pub fn insert(
+        &mut self,
+        key: K,
+        value: V,
+        weight: impl Into<Weight>,
+        gone: &mut Vec<(K, V)>,
+    ) -> Put<V> {
+        let load: Weight = weight.into();
+        let weight = load.own;
         if weight > self.capacity || self.entries.len() >= NONE as usize {
             return Put::Refused(value);
         }
@@ -113,7 +121,7 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
             let old = std::mem::replace(&mut entry.weight, weight);
             let replaced = std::mem::replace(&mut entry.value, value);
             self.weight = self.weight - old + weight;
-            self.policy.reweigh(slot, old, weight);
+            self.policy.reweigh(slot, old, load);
             self.make_room(0, usize::MAX, gone);
             return Put::Replaced(replaced);
         }
@@ -129,7 +137,7 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
         };
         self.entries.push(Entry { key, value, weight, next });
         self.weight += weight;
-        self.policy.insert(hash, weight, self.now);
+        self.policy.insert(hash, load, self.now);
         if self.entries.len() > self.chains.len() {
             self.split();
         }
@@ -138,10 +146,8 @@ impl<K: Key, V, P: Policy> Table<K, V, P> {
 
     /// An entry that is here lies below as well, as it is: until it is replaced it comes back for the cost of a read.
     pub fn settle(&mut self, key: &K) {
-        if let Some(slot) = self.find(key)
-            && let Some(entry) = self.entries.get(slot)
-        {
-            self.policy.settle(slot, entry.weight);
+        if let Some(slot) = self.find(key) {
+            self.policy.settle(slot);
         }
     }
 
