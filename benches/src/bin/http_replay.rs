@@ -270,6 +270,14 @@ impl Trial<'_> {
     }
 }
 
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Does something, and tells what the memory tier of a node has room for meanwhile, on the average.
 fn while_asked<T>(admin: SocketAddr, work: impl FnOnce() -> T) -> (T, anyhow::Result<u64>) {
     let over = AtomicBool::new(false);
@@ -283,8 +291,10 @@ fn while_asked<T>(admin: SocketAddr, work: impl FnOnce() -> T) -> (T, anyhow::Re
             }
             Ok(sum / count.max(1))
         });
+        // Also where that panics, which would wait for the asking to end.
+        let end = Ending(&over);
         let done = work();
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         let asked = asked.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it was not asked")));
         (done, asked)
     })

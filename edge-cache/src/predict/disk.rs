@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::memory::place;
 use super::sim::DiskSetup;
 use crate::store::disk::geometry::Geometry;
 use crate::store::disk::model::{self, Model};
@@ -114,8 +115,8 @@ impl Disk {
         self.written + written.new + written.moved
     }
 
-    /// The same without what was written before it was made anew: new and moved.
-    pub(super) const fn written_as(&self) -> model::Written {
+    /// The same, apart: new records and moved ones. Without what was written before it was made anew.
+    pub(super) const fn written_new_and_moved(&self) -> model::Written {
         self.model.written()
     }
 
@@ -135,12 +136,9 @@ impl Disk {
     }
 }
 
-/// A place on disk. Sampled keys are small numbers, and no place is 0.
+/// Where a piece of a record lies: no place on disk is 0.
 const fn hash(key: u64, piece: u64) -> u64 {
-    let value = key.wrapping_add((piece + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (value ^ (value >> 31)) | 1
+    place(key, piece) | 1
 }
 
 #[cfg(test)]

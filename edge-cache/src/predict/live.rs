@@ -19,6 +19,7 @@ use shared::config::EdgeSpec;
 pub use fate::Fate;
 
 use super::advice::per_gib;
+use super::memory::MOST_SEGMENTS;
 use super::plot::size;
 use super::sim::{Answer, DiskSetup, SEGMENT_SIZE, Setup, Sim, policy_of};
 use super::{Ratios, Tally};
@@ -26,8 +27,8 @@ use crate::store::policy::Kind;
 
 /// Sizes that are simulated, in those of the node.
 pub const SCALES: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
-/// Sampled requests in a second, on the average of [`RATE_OVER`]: one takes some ten microseconds, all of them a fiftieth of a
-/// core.
+/// Sampled requests in a second, each counted once for every segment, on the average of [`RATE_OVER`]: one takes some ten
+/// microseconds, all of them a fiftieth of a core.
 const MOST_A_SECOND: u64 = 2048;
 const RATE_OVER: Duration = Duration::from_secs(10);
 /// Fewer objects in the largest node and the ratios would be guesses: rather more work.
@@ -238,7 +239,8 @@ impl Predictor {
         if seen.fate != Fate::Unstored {
             self.known.note(seen, self.now, self.halved);
         }
-        self.recent.1 += 1;
+        // Each segment is looked up, too.
+        self.recent.1 += seen.size.div_ceil(self.shape.segment.max(1)).clamp(1, MOST_SEGMENTS);
         let largest = self.candidates.iter().map(|candidate| candidate.sim.entries());
         let largest = largest.map(|(memory, disk)| memory.max(disk)).max().unwrap_or_default();
         if largest > self.shape.most || (self.is_busy() && largest > FEWEST) {

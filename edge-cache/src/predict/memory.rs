@@ -29,7 +29,7 @@ pub(super) struct Head {
 pub(super) const SETTLED: u8 = u8::MAX;
 
 /// A body has so many at most: requests for long ones would take too long to simulate.
-const MOST_SEGMENTS: u64 = 128;
+pub(super) const MOST_SEGMENTS: u64 = 128;
 /// Longer bodies are known in steps of [`STEP`] bytes.
 const EXACT: u64 = 1 << 23;
 const STEP: u64 = 4096;
@@ -190,7 +190,7 @@ impl Memory {
     }
 }
 
-/// Where a segment lies.
+/// Where a part of something lies.
 pub(super) const fn place(key: u64, index: u64) -> Place {
     let value = key.wrapping_add((index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

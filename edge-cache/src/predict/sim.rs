@@ -308,7 +308,7 @@ impl Sim {
 
     /// What has been written to the disk, new and moved.
     pub fn written(&self) -> model::Written {
-        self.disk.as_ref().map(Disk::written_as).unwrap_or_default()
+        self.disk.as_ref().map(Disk::written_new_and_moved).unwrap_or_default()
     }
 
     /// Bytes that have been written to the disk.
