@@ -41,7 +41,7 @@ enum Place {
 
 enum Pieces {
     /// All of an object's body.
-    Whole(Bytes),
+    Whole([Bytes; 2]),
     /// Held for this client: what goes from the store while it reads could not be had again.
     Held(Vec<Bytes>),
 }
@@ -294,7 +294,7 @@ impl Pieces {
 
     fn get(&self, at: usize) -> Option<&Bytes> {
         match self {
-            Self::Whole(body) => (at == 0 && !body.is_empty()).then_some(body),
+            Self::Whole(body) => body.get(at).filter(|piece| !piece.is_empty()),
             Self::Held(pieces) => pieces.get(at),
         }
     }

@@ -5,6 +5,7 @@
 //! [`memory`] tier's business; what may be stored at all is [`crate::semantics`]'. What lies on disks is named by
 //! [`Store::missing`], and answers like the rest once it has been [`Store::promote`]d; [`below`] is what the disks are told.
 
+pub(crate) mod allocator;
 pub mod below;
 pub mod budget;
 pub mod content;
@@ -210,7 +211,8 @@ impl Store {
     /// All of an object's body, if memory has it.
     pub fn body(&self, object: &Object) -> Option<Vec<Bytes>> {
         if object.version().is_none() {
-            return object.whole().map(|body| vec![body]);
+            let pieces = object.whole()?.into_iter();
+            return Some(pieces.filter(|piece| !piece.is_empty()).collect());
         }
         let count = self.layout.count(object.length());
         (0..count).map(|index| self.segment(object, index)).collect()

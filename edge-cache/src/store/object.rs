@@ -27,16 +27,14 @@ use crate::semantics::freshness::{Lifetimes, Source};
 use crate::semantics::vary::{VariantKey, Vary};
 use crate::semantics::{Fields, Life, Lines as _, SharedFields, StoredHead};
 
+use super::allocator::{COUNTERS, allocated, cut};
 use super::below::Asked;
-use super::content::{Beside, Content, Kept};
+use super::content::{Apart, Beside, Content, Kept};
 use super::version::Version;
 
 /// What the memory tier's table and its policy take for an entry. A test measures it, see `io::allocations`; so does
 /// `cargo run --release -p benches --bin object_memory`.
-pub(crate) const ENTRY: u64 = 80;
-
-/// Counters of an [`Arc`].
-pub(crate) const COUNTERS: usize = 2 * size_of::<usize>();
+pub(crate) const ENTRY: u64 = 76;
 
 /// Where an object lies: a key's hash and a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,7 +130,7 @@ pub(super) mod flag {
 pub struct Object {
     /// What is to be read of it, [`Self::block`] and [`Self::whole`] say.
     pub(crate) memory: Arc<[u8]>,
-    pub(crate) beside: Option<Arc<Beside>>,
+    pub(crate) apart: Apart,
     pub(super) body_id: u64,
     pub(super) fence: Position,
     pub(super) length: Narrow<6>,
@@ -216,16 +214,16 @@ impl Object {
         };
         // A part of a millisecond counts as age, and not as life.
         let initial_age = head.initial_age.saturating_add(Duration::from_nanos(999_999));
-        let (memory, beside) = match body {
-            Kept::Beside(body) => (Arc::from(&block[..]), Some(body)),
+        let (memory, apart) = match body {
+            Kept::Beside(body) => (Arc::from(block), Apart::Beside(Some(body))),
             Kept::Behind(pieces) => {
                 flags |= flag::BODY;
-                (joined(&block, &pieces), None)
+                joined(block, &pieces)
             }
         };
         Self {
             memory,
-            beside,
+            apart,
             body_id,
             fence: head.fence,
             length: Narrow::of(length),
@@ -281,16 +279,17 @@ impl Object {
             true => Arc::from(self.block()),
             false => Arc::clone(&self.memory),
         };
-        Self { memory, beside: None, flags: self.flags & !flag::BODY, ..self.clone() }
+        let apart = Apart::Beside(None);
+        Self { memory, apart, flags: self.flags & !flag::BODY, ..self.clone() }
     }
 
     /// The same with this body, in place of none.
     pub(super) fn with_body(self, body: Content) -> Self {
         match Kept::new(body) {
-            Kept::Beside(body) => Self { beside: Some(body), ..self },
+            Kept::Beside(body) => Self { apart: Apart::Beside(Some(body)), ..self },
             Kept::Behind(pieces) => {
-                let memory = joined(self.block(), &pieces);
-                Self { memory, flags: self.flags | flag::BODY, ..self }
+                let (memory, apart) = joined(self.block().to_vec(), &pieces);
+                Self { memory, apart, flags: self.flags | flag::BODY, ..self }
             }
         }
     }
@@ -420,12 +419,13 @@ impl Object {
         self.life().remaining_millis(now)
     }
 
-    /// Its whole body; `None` where that lies in segments.
-    pub fn whole(&self) -> Option<Bytes> {
-        match self.beside.as_deref() {
-            Some(Beside::Whole(body)) => Some(body.clone()),
-            Some(Beside::Segments(_)) => None,
-            None => Some(self.shared(self.block().len()..self.memory.len())),
+    /// Its whole body, in two pieces, the second or both of which may be empty; `None` where it lies in segments.
+    pub fn whole(&self) -> Option<[Bytes; 2]> {
+        let behind = || self.shared(self.block().len()..self.memory.len());
+        match &self.apart {
+            Apart::Beside(Some(body)) => body.whole(),
+            Apart::Beside(None) => Some([behind(), Bytes::new()]),
+            Apart::Rest(rest) => Some([behind(), Bytes::from_owner(Arc::clone(rest))]),
         }
     }
 
@@ -446,8 +446,11 @@ impl Object {
 
     /// Its version, when its body lies in segments.
     pub fn version(&self) -> Option<&Arc<Version>> {
-        match self.beside.as_deref() {
-            Some(Beside::Segments(version)) => Some(version),
+        match &self.apart {
+            Apart::Beside(Some(body)) => match &**body {
+                Beside::Segments(version) => Some(version),
+                Beside::Whole(_) => None,
+            },
             _ => None,
         }
     }
@@ -460,14 +463,13 @@ impl Object {
     /// The memory that it takes, all told but for segments, which are weighed one by one.
     pub fn weight(&self) -> u64 {
         let own = allocated(COUNTERS + size_of::<Self>());
-        let beside = self.beside.as_ref().map_or(0, |body| body.weight());
-        ENTRY + own + allocated(COUNTERS + self.memory.len()) + beside
+        ENTRY + own + allocated(COUNTERS + self.memory.len()) + self.apart.weight()
     }
 
     /// All of the block but a body at its end.
     pub(super) fn block(&self) -> &[u8] {
         let body = if self.has(flag::BODY) { self.length() as usize } else { 0 };
-        let end = self.memory.len().saturating_sub(body);
+        let end = self.memory.len().saturating_sub(body.saturating_sub(self.apart.rest()));
         self.memory.get(..end).unwrap_or_default()
     }
 
@@ -479,9 +481,9 @@ impl Object {
     }
 
     fn kept(&self) -> Kept {
-        match &self.beside {
-            Some(body) => Kept::Beside(Arc::clone(body)),
-            None => Kept::Behind(self.whole().into_iter().collect()),
+        match &self.apart {
+            Apart::Beside(Some(body)) => Kept::Beside(Arc::clone(body)),
+            _ => Kept::Behind(self.whole().into_iter().flatten().collect()),
         }
     }
 
@@ -520,18 +522,17 @@ impl std::fmt::Debug for Object {
     }
 }
 
-/// One piece of memory with all of these.
-fn joined(block: &[u8], body: &[Bytes]) -> Arc<[u8]> {
-    let length = block.len() + body.iter().map(Bytes::len).sum::<usize>();
-    let mut all: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
-    // Nobody else has it yet.
-    let mut rest = Arc::get_mut(&mut all).unwrap_or_default();
-    for piece in std::iter::once(block).chain(body.iter().map(|piece| &piece[..])) {
-        let Some((room, after)) = rest.split_at_mut_checked(piece.len()) else { break };
-        room.copy_from_slice(piece);
-        rest = after;
+/// A block with a body behind it, the end of which may lie apart.
+fn joined(mut block: Vec<u8>, body: &[Bytes]) -> (Arc<[u8]>, Apart) {
+    // A first piece without any of the body is none.
+    let least = block.len() + 1;
+    block.reserve_exact(body.iter().map(Bytes::len).sum());
+    body.iter().for_each(|piece| block.extend_from_slice(piece));
+    let at = cut(block.len(), COUNTERS, least);
+    match block.split_at_checked(at) {
+        Some((first, rest)) if !rest.is_empty() => (Arc::from(first), Apart::Rest(Arc::from(rest))),
+        _ => (Arc::from(block), Apart::Beside(None)),
     }
-    all
 }
 
 /// A list of Vary; `*` has no names.
@@ -548,20 +549,6 @@ pub(super) fn take_names(rest: &mut &[u8]) -> Option<Vary> {
         names.push(take_name(rest)?);
     }
     Vary::of_names(names)
-}
-
-/// What jemalloc takes for so many bytes: steps of 16 up to 128, then four to the next power of two. What it has beyond 14
-/// KiB it may have in larger steps, but pages that nobody touches take no memory.
-pub(super) const fn allocated(bytes: usize) -> u64 {
-    const PAGED: usize = 14 << 10;
-    let taken = match bytes {
-        0 => 0,
-        1..=8 => 8,
-        9..=128 => bytes.next_multiple_of(16),
-        129..=PAGED => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
-        _ => bytes.div_ceil(4096).saturating_mul(4096),
-    };
-    taken as u64
 }
 
 static NEXT_BODY_ID: AtomicU64 = AtomicU64::new(0);

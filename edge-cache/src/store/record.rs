@@ -14,7 +14,7 @@ use shared::time::UnixMillis;
 
 use super::Variants;
 use super::below::Asked;
-use super::content::Content;
+use super::content::{Apart, Content};
 use super::object::{About, Beginning, Millis, Narrow, Object, flag, push_names, take_names};
 use crate::purge::{Position, TagList};
 use crate::semantics::Fields;
@@ -169,7 +169,7 @@ fn decode(rest: &mut &[u8], clock: Clock) -> Option<Decoded> {
     let flags = flags & !(SEGMENTS | flag::COMBINABLE);
     let object = Object {
         memory: Arc::from(*rest),
-        beside: None,
+        apart: Apart::Beside(None),
         body_id,
         fence,
         length: Narrow::of(length),

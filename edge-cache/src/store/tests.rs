@@ -20,7 +20,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 
 fn found(found: Found) -> Option<Vec<u8>> {
     match found {
-        Found::Object(object) => object.whole().map(Vec::from),
+        Found::Object(object) => object.whole().map(|pieces| pieces.concat()),
         _ => None,
     }
 }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::object::{COUNTERS, ENTRY, ObjectKey, allocated};
+use super::allocator::{COUNTERS, allocated};
+use super::object::{ENTRY, ObjectKey};
 use super::policy::Weight;
 use crate::semantics::vary::VariantKey;
 

@@ -2,7 +2,7 @@
 //! insertion waits for it, and what is not used any more goes back to the allocator.
 
 /// Records of one piece: a power of two.
-const PIECE: usize = 1024;
+const PIECE: usize = 256;
 
 /// Records by number, from 0 up.
 #[derive(Clone, Debug)]

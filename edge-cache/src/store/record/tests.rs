@@ -138,7 +138,7 @@ fn age_goes_on_whatever_the_clocks_do() {
     // Written again by another run, nothing is lost on the way.
     let second = clock(START + HOUR, UnixMillis(7_000), 2);
     let again = decode_head(&record, second).unwrap();
-    let again = again.into_object(Content::Whole(vec![made.whole().unwrap()])).unwrap();
+    let again = again.into_object(Content::Whole(made.whole().unwrap().into())).unwrap();
     let third = clock(START + 2 * HOUR, START, 3);
     let read = decode_head(&encode_head(&again, 0, second), third).unwrap();
     assert_eq!(read.head().current_age(third.steady), age + 2 * HOUR);
