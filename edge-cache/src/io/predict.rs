@@ -1,23 +1,27 @@
 //! The sample of what a node is asked, on its way to a thread of its own that makes predictions of it
 //! ([`crate::predict::live`]).
 //!
-//! A request pays two additions, and one comparison of its key's hash; those of the sample, one in hundreds on a busy node,
-//! are put into a queue that nobody waits for: what finds it full is lost, and counted.
+//! A request pays two additions to what its own thread counts, and one comparison of its key's hash. Those of the sample,
+//! one in hundreds on a busy node, are put into a list of its thread's, which the predicting thread looks for ten times a
+//! second, so that nobody wakes it; what finds the list full is lost, and counted. How much work that thread makes of it is
+//! bounded, see [`crate::predict::live`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::metrics::{Family, Registry};
 
 use crate::predict::Tally;
-use crate::predict::live::{Fate, Predictor, Report, Seen, Shape};
+use crate::predict::live::{Fate, Predictor, Report, Seen, Shape, is_taken};
 
-/// Requests of the sample that wait for the thread.
-const QUEUE: usize = 4096;
-/// How often the thread looks at the sums.
-const TICK: Duration = Duration::from_secs(1);
+/// Requests of the sample that wait in each part.
+const WAITING: usize = 2048;
+/// Serving threads count in parts of their own, as long as they are no more than these.
+const PARTS: usize = 16;
+/// How often the thread looks for requests.
+const LOOK: Duration = Duration::from_millis(100);
 
 const RATIO: Family = Family {
     name: "edge_cache_predicted_hit_ratio",
@@ -40,24 +44,50 @@ const LOST: Family = Family {
     labels: &[],
 };
 
-/// Sums of all requests. Of two numbers each, so that a hit adds to two only.
+/// Sums of requests. Of two numbers each, so that a hit adds to two only.
 #[derive(Debug, Default)]
 struct Sums {
     requests: AtomicU64,
     bytes: AtomicU64,
     missed: AtomicU64,
     missed_bytes: AtomicU64,
-    lost: AtomicU64,
-    lost_bytes: AtomicU64,
+}
+
+/// What some of the serving threads, mostly one, have told, in cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Part {
+    all: Sums,
+    /// Of the sample, those that were not simulated because they came too fast.
+    lost: Sums,
+    /// Requests for sampled keys.
+    turn: AtomicU64,
+    waiting: Mutex<Vec<Seen>>,
+}
+
+/// What is wanted of them.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Wanted {
+    /// Keys up to this one.
+    bound: AtomicU64,
+    /// One request of two to this many.
+    thinned: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Told {
+    parts: [Part; PARTS],
+    wanted: Wanted,
 }
 
 /// What the serving threads and the predicting one share.
 #[derive(Debug)]
 pub struct Predicting {
-    bound: Arc<AtomicU64>,
-    sums: Arc<Sums>,
-    queue: SyncSender<Seen>,
+    told: Arc<Told>,
     predictor: Arc<Mutex<Predictor>>,
+    /// The thread ends with it.
+    _alive: Sender<()>,
 }
 
 impl Predicting {
@@ -67,59 +97,42 @@ impl Predicting {
     /// There can be no more threads.
     pub fn start(shape: Shape) -> std::io::Result<Self> {
         let predictor = Predictor::new(shape);
-        let bound = Arc::new(AtomicU64::new(predictor.bound()));
+        let wanted = Wanted {
+            bound: AtomicU64::new(predictor.bound()),
+            thinned: AtomicU32::new(predictor.thinned()),
+        };
+        let told = Arc::new(Told { parts: Default::default(), wanted });
         let predictor = Arc::new(Mutex::new(predictor));
-        let sums = Arc::new(Sums::default());
-        let (queue, seen) = sync_channel(QUEUE);
+        let (alive, ended) = channel();
         let thread = Thread {
             predictor: Arc::clone(&predictor),
-            bound: Arc::clone(&bound),
-            sums: Arc::clone(&sums),
+            told: Arc::clone(&told),
             began: Instant::now(),
         };
         std::thread::Builder::new().name("predict".to_owned()).spawn(move || {
-            let mut ticked = thread.tick();
-            loop {
-                match seen.recv_timeout(TICK) {
-                    Ok(seen) => thread.note(&seen),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-                if ticked.elapsed() >= TICK {
-                    ticked = thread.tick();
-                }
+            let mut seen = Vec::new();
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                thread.look(&mut seen);
             }
         })?;
-        Ok(Self { bound, sums, queue, predictor })
+        Ok(Self { told, predictor, _alive: alive })
     }
 
     /// A request has been answered. `size`: bytes of its object, as far as they are known; `sent`: bytes sent.
     #[inline]
     pub fn note(&self, key: u128, size: u64, sent: u64, fate: Fate) {
-        self.sums.requests.fetch_add(1, Ordering::Relaxed);
-        self.sums.bytes.fetch_add(sent, Ordering::Relaxed);
-        if fate != Fate::Hit {
-            self.sums.missed.fetch_add(1, Ordering::Relaxed);
-            self.sums.missed_bytes.fetch_add(sent, Ordering::Relaxed);
-        }
+        let Some(part) = self.told.parts.get(part()) else { return };
+        part.all.add(1, sent, fate);
         // The lower half: the store's tables lie by the upper one.
-        let key = key as u64;
-        if key > self.bound.load(Ordering::Relaxed) {
-            return;
-        }
-        if self.queue.try_send(Seen { key, size, sent, fate }).is_err() {
-            self.sums.lost.fetch_add(1, Ordering::Relaxed);
-            self.sums.lost_bytes.fetch_add(sent, Ordering::Relaxed);
+        let (key, wanted) = (key as u64, &self.told.wanted);
+        if key <= wanted.bound.load(Ordering::Relaxed) {
+            part.note(Seen { key, size, sent, fate, of: 1 }, wanted);
         }
     }
 
-    /// What is predicted now.
+    /// What was predicted when the thread last looked.
     pub fn report(&self) -> Report {
-        let mut predictor = self.predictor.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, lost) = self.sums.tally(predictor.bound());
-        let now = predictor.now();
-        predictor.tick(now, all, lost);
-        predictor.report()
+        lock(&self.predictor).report()
     }
 
     /// Sets the gauges.
@@ -142,48 +155,106 @@ impl Predicting {
     }
 }
 
+impl Part {
+    /// A request for a key of the sample.
+    fn note(&self, seen: Seen, wanted: &Wanted) {
+        let thinned = wanted.thinned.load(Ordering::Relaxed);
+        if !is_taken(self.turn.fetch_add(1, Ordering::Relaxed), thinned) {
+            return;
+        }
+        let seen = Seen { of: 1 << thinned, ..seen };
+        let mut waiting = lock(&self.waiting);
+        if waiting.len() < WAITING {
+            waiting.push(seen);
+        } else {
+            drop(waiting);
+            self.lost.add(seen.of.into(), seen.sent, seen.fate);
+        }
+    }
+}
+
 impl Sums {
-    /// All requests but those that the lost ones stand for.
-    fn tally(&self, bound: u64) -> (Tally, u64) {
-        let get = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+    fn add(&self, times: u64, sent: u64, fate: Fate) {
+        self.requests.fetch_add(times, Ordering::Relaxed);
+        self.bytes.fetch_add(sent * times, Ordering::Relaxed);
+        if fate != Fate::Hit {
+            self.missed.fetch_add(times, Ordering::Relaxed);
+            self.missed_bytes.fetch_add(sent * times, Ordering::Relaxed);
+        }
+    }
+
+    /// Added to others.
+    fn tally(&self, to: Tally) -> Tally {
+        let get = |sum: &AtomicU64| sum.load(Ordering::Relaxed) as f64;
         let (requests, bytes) = (get(&self.requests), get(&self.bytes));
-        let (missed, missed_bytes) = (get(&self.missed), get(&self.missed_bytes));
+        Tally {
+            requests: to.requests + requests,
+            bytes: to.bytes + bytes,
+            hits: to.hits + (requests - get(&self.missed)).max(0.0),
+            hit_bytes: to.hit_bytes + (bytes - get(&self.missed_bytes)).max(0.0),
+        }
+    }
+}
+
+impl Told {
+    /// All requests but those that the lost ones stand for, and how many were lost.
+    fn tally(&self, bound: u64) -> (Tally, u64) {
+        let all = self.parts.iter().fold(Tally::default(), |sum, part| part.all.tally(sum));
+        let lost = self.parts.iter().fold(Tally::default(), |sum, part| part.lost.tally(sum));
         let weight = u64::MAX as f64 / bound.max(1) as f64;
-        let lost = get(&self.lost);
-        let standing = |all: u64, lost: u64| (all as f64 - lost as f64 * weight).max(0.0);
-        let all = Tally {
-            requests: standing(requests, lost),
-            bytes: standing(bytes, get(&self.lost_bytes)),
-            hits: requests.saturating_sub(missed) as f64,
-            hit_bytes: bytes.saturating_sub(missed_bytes) as f64,
+        let rest = |all: f64, lost: f64| (all - lost * weight).max(0.0);
+        let (requests, bytes) = (rest(all.requests, lost.requests), rest(all.bytes, lost.bytes));
+        let rest = Tally {
+            requests,
+            bytes,
+            hits: rest(all.hits, lost.hits).min(requests),
+            hit_bytes: rest(all.hit_bytes, lost.hit_bytes).min(bytes),
         };
-        let all = Tally {
-            hits: all.hits.min(all.requests),
-            hit_bytes: all.hit_bytes.min(all.bytes),
-            ..all
-        };
-        (all, lost)
+        (rest, lost.requests as u64)
     }
 }
 
 struct Thread {
     predictor: Arc<Mutex<Predictor>>,
-    bound: Arc<AtomicU64>,
-    sums: Arc<Sums>,
+    told: Arc<Told>,
     began: Instant,
 }
 
 impl Thread {
-    fn note(&self, seen: &Seen) {
-        let mut predictor = self.predictor.lock().unwrap_or_else(PoisonError::into_inner);
-        predictor.sampled(seen, self.began.elapsed());
-        self.bound.store(predictor.bound(), Ordering::Relaxed);
+    /// Takes what waits. `seen` is room for it, and empty again afterwards.
+    fn look(&self, seen: &mut Vec<Seen>) {
+        // First: what comes meanwhile is in the next sums.
+        let (all, lost) = self.told.tally(lock(&self.predictor).bound());
+        for part in &self.told.parts {
+            std::mem::swap(&mut *lock(&part.waiting), seen);
+            for seen in seen.drain(..) {
+                // Given back each time: those who ask for a report wait for one request at most.
+                let mut predictor = lock(&self.predictor);
+                predictor.sampled(&seen, self.began.elapsed());
+                self.want(&predictor);
+            }
+        }
+        let mut predictor = lock(&self.predictor);
+        predictor.tick(self.began.elapsed(), all, lost);
+        self.want(&predictor);
     }
 
-    fn tick(&self) -> Instant {
-        let mut predictor = self.predictor.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, lost) = self.sums.tally(predictor.bound());
-        predictor.tick(self.began.elapsed(), all, lost);
-        Instant::now()
+    fn want(&self, predictor: &Predictor) {
+        self.told.wanted.bound.store(predictor.bound(), Ordering::Relaxed);
+        self.told.wanted.thinned.store(predictor.thinned(), Ordering::Relaxed);
     }
+}
+
+/// A panic elsewhere leaves what is locked whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which part this thread counts in.
+fn part() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = THREADS.fetch_add(1, Ordering::Relaxed) % PARTS;
+    }
+    OWN.try_with(|own| *own).unwrap_or_default()
 }

@@ -3,12 +3,14 @@
 //!
 //! The sample is one of keys, with all requests for each, so that a simulated node is the real one at a smaller scale. It
 //! begins with all keys, and loses half of them whenever the largest of the simulated nodes has more objects than
-//! [`Shape::most`], or when there are too many requests for a small part of a core. It never grows again: then a node would
-//! have to forget what it knows.
+//! [`Shape::most`], or when it takes too much time ([`work`]). It never grows again: then a node would have to forget what it
+//! knows. Of so few keys that the ratios would be guesses if they were fewer, one request of two, four, … is simulated
+//! instead, for as long as it has to be.
 //!
 //! All ratios are those of the last hour, or of what there was of it.
 
 mod fate;
+mod work;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use shared::config::EdgeSpec;
 
 pub use fate::Fate;
+use work::Work;
+pub use work::is_taken;
 
 use super::advice::per_gib;
 use super::memory::MOST_SEGMENTS;
@@ -27,12 +31,10 @@ use crate::store::policy::Kind;
 
 /// Sizes that are simulated, in those of the node.
 pub const SCALES: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
-/// Sampled requests in a second, each counted once for every segment, on the average of [`RATE_OVER`]: one takes some ten
-/// microseconds, all of them a fiftieth of a core.
-const MOST_A_SECOND: u64 = 2048;
-const RATE_OVER: Duration = Duration::from_secs(10);
-/// Fewer objects in the largest node and the ratios would be guesses: rather more work.
+/// Fewer objects in the largest node and the ratios would be guesses.
 const FEWEST: usize = 1024;
+/// Of no more requests than two to this is one simulated.
+const THINNEST: u32 = 16;
 /// Ratios are of so many parts of [`PART`].
 const PARTS: usize = 12;
 const PART: Duration = Duration::from_secs(300);
@@ -87,6 +89,8 @@ pub struct Seen {
     pub sent: u64,
     /// What became of it.
     pub fate: Fate,
+    /// Of how many requests for sampled keys it is one, the others of which are not simulated.
+    pub of: u32,
 }
 
 /// Which tier of a simulated node is another than the node's.
@@ -161,9 +165,13 @@ pub struct Predictor {
     shape: Shape,
     candidates: Vec<Candidate>,
     halved: u32,
+    /// Of two to this many sampled requests, one is simulated.
+    thinned: u32,
     now: Duration,
-    /// Sampled requests since the rate was last looked at.
-    recent: (Duration, u64),
+    /// The simulated nodes' time, which passes more slowly where they are asked for less: what a disk may write in a day
+    /// is for all requests.
+    simulated: Duration,
+    work: Work,
     known: WorkingSet,
     /// All requests, and what each candidate has counted, at the ends of the last parts.
     past: VecDeque<(Duration, Tally, Vec<Tally>)>,
@@ -202,8 +210,10 @@ impl Predictor {
             shape,
             candidates,
             halved,
+            thinned: 0,
             now: Duration::ZERO,
-            recent: (Duration::ZERO, 0),
+            simulated: Duration::ZERO,
+            work: Work::new(),
             known: WorkingSet::default(),
             past: VecDeque::new(),
             all: Tally::default(),
@@ -216,9 +226,9 @@ impl Predictor {
         bound(self.halved)
     }
 
-    /// The time of the last request, or tick.
-    pub const fn now(&self) -> Duration {
-        self.now
+    /// Of how many requests for sampled keys one is wanted, as a power of two.
+    pub const fn thinned(&self) -> u32 {
+        self.thinned
     }
 
     fn share(&self) -> f64 {
@@ -227,39 +237,41 @@ impl Predictor {
 
     /// A request of a sampled key, at a time since the start.
     pub fn sampled(&mut self, seen: &Seen, at: Duration) {
-        self.now = self.now.max(at);
+        self.pass(at);
         // The sample may have become smaller since.
         if seen.key > self.bound() {
             return;
         }
-        let weight = 1.0 / self.share();
+        let weight = f64::from(seen.of.max(1)) / self.share();
         for candidate in &mut self.candidates {
-            candidate.count(seen, self.now, weight);
+            candidate.count(seen, self.simulated, weight);
         }
         if seen.fate != Fate::Unstored {
             self.known.note(seen, self.now, self.halved);
         }
         // Each segment is looked up, too.
-        self.recent.1 += seen.size.div_ceil(self.shape.segment.max(1)).clamp(1, MOST_SEGMENTS);
+        self.work.spend(seen.size.div_ceil(self.shape.segment.max(1)).clamp(1, MOST_SEGMENTS));
         let largest = self.candidates.iter().map(|candidate| candidate.sim.entries());
         let largest = largest.map(|(memory, disk)| memory.max(disk)).max().unwrap_or_default();
-        if largest > self.shape.most || (self.is_busy() && largest > FEWEST) {
+        let is_too_much = self.work.is_too_much();
+        if largest > self.shape.most || (is_too_much && largest > FEWEST) {
             self.halve();
+        } else if is_too_much {
+            self.thinned = (self.thinned + 1).min(THINNEST);
+            self.work.begin(self.now);
         }
     }
 
-    /// Whether there are too many sampled requests.
-    fn is_busy(&mut self) -> bool {
-        let (since, count) = self.recent;
-        if self.now.saturating_sub(since) >= RATE_OVER {
-            self.recent = (self.now, 0);
-        }
-        count > MOST_A_SECOND * RATE_OVER.as_secs()
+    /// It is later now.
+    fn pass(&mut self, at: Duration) {
+        let passed = at.saturating_sub(self.now);
+        self.now += passed;
+        self.simulated += passed / (1 << self.thinned);
     }
 
     fn halve(&mut self) {
         self.halved += 1;
-        self.recent = (self.now, 0);
+        self.work.begin(self.now);
         let (bound, share) = (self.bound(), self.share());
         for candidate in &mut self.candidates {
             candidate.sim.thin(&candidate.setup.scaled(share), |key| key <= bound);
@@ -267,10 +279,14 @@ impl Predictor {
     }
 
     /// What all requests have been so far, sampled or not, and how many of the sampled were lost on their way here. Comes
-    /// about once in a second.
+    /// some times in a second.
     pub fn tick(&mut self, at: Duration, all: Tally, lost: u64) {
-        self.now = self.now.max(at);
+        self.pass(at);
         (self.all, self.lost) = (all, lost);
+        self.work.earn(self.now, &all);
+        if self.work.has_room(self.now) {
+            self.thinned = self.thinned.saturating_sub(1);
+        }
         let due = self.past.back().is_none_or(|(last, ..)| self.now.saturating_sub(*last) >= PART);
         if due {
             let tallies = self.candidates.iter().map(|candidate| candidate.tally).collect();

@@ -12,6 +12,7 @@
 
 mod http2;
 mod origin;
+mod prediction;
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -64,6 +65,9 @@ struct Args {
     /// As many readers over HTTP/2, a hundred on each connection
     #[arg(long)]
     http2: bool,
+    /// Instead: what predicting its hit ratio takes of the CPU time that the node spends on hits
+    #[arg(long)]
+    prediction: bool,
     /// The program; default: the one beside this one
     #[arg(long)]
     edge: Option<PathBuf>,
@@ -132,7 +136,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let pattern = Arc::new(Pattern::new());
     let origin = origin::start(Arc::clone(&pattern), args.object)?;
     let mut good = true;
-    for memory in &args.memory {
+    if args.prediction {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        good = runtime.block_on(prediction::measure(&args, origin))?;
+    }
+    for memory in args.memory.iter().filter(|_| !args.prediction) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = tokio::task::LocalSet::new();
         good &= runtime.block_on(local.run_until(measure(&args, *memory, origin, &pattern)))?;

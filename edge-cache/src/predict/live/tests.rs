@@ -56,7 +56,10 @@ fn predicted(shape: Shape, ranks: u64, requests: u64) -> (Predictor, Tally) {
         all.count(hit, size, 1.0);
         if key <= predictor.bound() {
             let fate = if hit { Fate::Hit } else { Fate::Absent };
-            predictor.sampled(&Seen { key, size, sent: size, fate }, at);
+            predictor.sampled(&Seen { key, size, sent: size, fate, of: 1 }, at);
+        }
+        if n % 1000 == 0 {
+            predictor.tick(at, all, 0);
         }
     }
     predictor.tick(Duration::from_millis(requests), all, 0);
@@ -133,8 +136,10 @@ fn a_rush_makes_the_sample_smaller_and_memory_is_bounded() {
     let mut world = World(0);
     for n in 0..60_000u64 {
         let (key, size) = world.next(1_000_000);
-        predictor
-            .sampled(&Seen { key, size, sent: size, fate: Fate::Absent }, Duration::from_micros(n));
+        predictor.sampled(
+            &Seen { key, size, sent: size, fate: Fate::Absent, of: 1 },
+            Duration::from_micros(n),
+        );
     }
     assert!(predictor.bound() < u64::MAX);
     for candidate in &predictor.candidates {
@@ -143,6 +148,46 @@ fn a_rush_makes_the_sample_smaller_and_memory_is_bounded() {
     assert!(predictor.known.last.len() <= MOST_KNOWN);
     let report = predictor.report();
     assert_eq!((report.error, report.policy), (None, None), "its own policy cannot be simulated");
+}
+
+/// Few keys cannot be a smaller sample: of their requests some are left out, and the ratios are what they were.
+#[test]
+fn many_requests_for_few_keys_take_little_work() {
+    let shape = Shape::new(2 << 20, None, Some(Kind::Lru));
+    let here = Candidate::new(&shape, Tier::Memory, 1.0, Kind::Lru, 1.0).setup;
+    let (mut predictor, mut node) = (Predictor::new(shape), Sim::new(&here));
+    let (mut all, mut simulated, mut turn) = (Tally::default(), 0, 0);
+    for n in 0..400_000_u64 {
+        let at = Duration::from_micros(n * 250);
+        let share = (mix(n) >> 11) as f64 / (1u64 << 53) as f64;
+        let (key, size) = (mix(800_f64.powf(share) as u64), 10_000);
+        let hit = node.request(key, size, at).is_hit();
+        all.count(hit, size, 1.0);
+        let thinned = predictor.thinned();
+        if is_taken(turn, thinned) {
+            simulated += 1;
+            let fate = if hit { Fate::Hit } else { Fate::Absent };
+            predictor.sampled(&Seen { key, size, sent: size, fate, of: 1 << thinned }, at);
+        }
+        turn += 1;
+        if n % 4000 == 0 {
+            predictor.tick(at, all, 0);
+        }
+    }
+    predictor.tick(Duration::from_secs(100), all, 0);
+    assert!(simulated < 150_000, "{simulated} of 400,000");
+    assert_eq!((predictor.thinned(), predictor.bound()), (2, u64::MAX));
+    let report = predictor.report();
+    let error = report.error.unwrap();
+    assert!(error.objects.abs() < 0.01 && error.bytes.abs() < 0.01, "{error:?}");
+    assert!((0.2..0.9).contains(&report.live.objects), "{:?}", report.live);
+    // At rest it becomes all of them again.
+    for second in 100..140 {
+        let at = Duration::from_secs(second);
+        predictor.sampled(&Seen { key: 1, size: 1, sent: 1, fate: Fate::Hit, of: 4 }, at);
+        predictor.tick(at, all, 0);
+    }
+    assert_eq!(predictor.thinned(), 0);
 }
 
 #[test]
@@ -161,7 +206,7 @@ fn what_no_size_could_have_answered_counts_for_all() {
     let mut predictor = Predictor::new(Shape::new(1 << 30, None, Some(Kind::Lru)));
     let mut all = Tally::default();
     let mut note = |fate: Fate, key: u64| {
-        let seen = Seen { key, size: 1000, sent: 1000, fate };
+        let seen = Seen { key, size: 1000, sent: 1000, fate, of: 1 };
         all.count(fate == Fate::Hit, 1000, 1.0);
         predictor.sampled(&seen, Duration::ZERO);
         all
@@ -189,7 +234,7 @@ fn ratios_are_those_of_the_last_hour() {
         // All hits at first; then what nobody has asked for before.
         let (key, fate) = if minute < 200 { (1, Fate::Hit) } else { (minute, Fate::Absent) };
         all.count(fate == Fate::Hit, 1000, 1.0);
-        predictor.sampled(&Seen { key, size: 1000, sent: 1000, fate }, at);
+        predictor.sampled(&Seen { key, size: 1000, sent: 1000, fate, of: 1 }, at);
         predictor.tick(at, all, 0);
     }
     let report = predictor.report();
