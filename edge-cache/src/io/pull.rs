@@ -378,7 +378,6 @@ impl Segments {
                 self.look_ahead(at, end);
                 return Poll::Ready(Some(Ok(data)));
             }
-            eprintln!("asked at {at}");
             self.reader = self.promised(at);
             if self.reader.is_some() {
                 continue;
