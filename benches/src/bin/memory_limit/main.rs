@@ -2,8 +2,8 @@
 //! configuration, while it is idle, under connections, under churn, under slow readers of one large object, and after.
 //!
 //! `memory_limit --memory 512MiB --memory 1GiB`; with `--http2` readers over HTTP/2, too, with `--disk 2GiB` the large object
-//! lies on a disk below. Every byte that a reader gets is compared. Exit code 1 when a peak is
-//! above the goal.
+//! lies on a disk below. Every byte that a reader gets is compared. `memory_limit --prediction` measures something else of
+//! such a process: what predicting its hit ratio takes of its CPU time. Exit code 1 when a peak, or that, is above the goal.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
