@@ -43,6 +43,13 @@ pub enum Event {
     NoneWithDisk,
 }
 
+impl Event {
+    /// Whether the parents have disks.
+    pub const fn has_disks(self) -> bool {
+        matches!(self, Self::RestartedWithDisk | Self::NoneWithDisk)
+    }
+}
+
 /// A set-up.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -76,8 +83,7 @@ pub struct Outcome {
 }
 
 fn parent(setup: &Setup, capacity: u64) -> anyhow::Result<Node> {
-    let with_disk = matches!(setup.event, Event::RestartedWithDisk | Event::NoneWithDisk);
-    if !with_disk {
+    if !setup.event.has_disks() {
         return Ok(Node::new(setup.parent_policy, capacity));
     }
     // Three times its size a day, as the disks of a node by default.

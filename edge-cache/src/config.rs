@@ -322,21 +322,16 @@ impl Plan {
         })
     }
 
-    /// The memory tier. What is not said of its policy is said by the role: a node that asks origins for others works for
-    /// bytes, one that clients ask, for requests.
+    /// The memory tier.
     pub fn memory(&self, seed: u64) -> memory::Settings {
-        let by_role = match self.edge.role {
-            Role::Parent => StorePolicy::S3Fifo,
-            Role::Edge | Role::Both => StorePolicy::SizeAware,
-        };
-        let (policy, memory) = (self.edge.policy.unwrap_or(by_role), self.edge.memory.0);
+        let (policy, memory) = (store_policy(&self.edge), self.edge.memory.0);
         memory::Settings {
             // moka keeps the capacity that it begins with, where others give way to connections and requests.
             capacity: if policy == StorePolicy::Moka { memory / 4 * 3 } else { memory },
             max_object: self.max_object,
             largest: self.edge.segment.0,
             policy,
-            over_disk: self.edge.disk.is_some() || !self.edge.disks.is_empty(),
+            over_disk: has_disk(&self.edge),
             seed,
         }
     }
@@ -348,6 +343,20 @@ impl Plan {
         let peer = peer.to_canonical();
         self.peers.addresses.contains(&peer) || peer.is_loopback() && self.peers.on_loopback
     }
+}
+
+/// Who makes room in an edge's memory. What is not said, the role says: a node that asks origins for others works for bytes,
+/// one that clients ask, for requests. Over a disk the policy that knows what lies below spares the origin the most of both
+/// (`scripts/bench.sh tiers`).
+pub fn store_policy(edge: &EdgeSpec) -> StorePolicy {
+    edge.policy.unwrap_or(match edge.role {
+        Role::Parent if !has_disk(edge) => StorePolicy::S3Fifo,
+        Role::Parent | Role::Edge | Role::Both => StorePolicy::SizeAware,
+    })
+}
+
+fn has_disk(edge: &EdgeSpec) -> bool {
+    edge.disk.is_some() || !edge.disks.is_empty()
 }
 
 fn peers(spec: &Spec, node: &str) -> Peers {

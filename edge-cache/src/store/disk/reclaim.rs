@@ -1,11 +1,15 @@
 //! Which segment is used again, and what becomes of each record in it: what was asked for since it was written moves on, at
-//! most half a segment of it, the most asked for first; the rest is lost.
+//! most three quarters of a segment of it, the most asked for first; the rest is lost.
+//!
+//! A small record begins as if it had been asked for three times: it moves twice before it is lost, which costs few bytes. On
+//! the web mix (memory 1 %, disk 10 %) that is half a point of requests.
 //!
 //! A segment of which at least five eighths were asked for is spared: it stays as it is until its turn comes again, and half
 //! of what it was asked for is forgotten. What is wanted again and again gathers in such segments, and is not written in
 //! every round: that saves a third of the moved bytes, which new records get.
 
 use super::format::Role;
+use super::geometry::UNIT;
 use super::index::{self, Index, Location};
 use super::log::{Entry, Log, REPLACES, Usage};
 use super::update_hash;
@@ -33,6 +37,15 @@ pub enum Fate {
     },
     /// It is of no use any more, but what is below it would come back without it: a tombstone is written in its stead.
     Bury,
+}
+
+/// A record of so many units or fewer, 8 KiB, is small.
+const SMALL: u32 = ((8 << 10) / UNIT) as u32;
+
+/// What the index says of a record that is new.
+pub const fn first_entry(at: Location) -> index::Entry {
+    let hits = if at.units <= SMALL { 3 } else { 0 };
+    index::Entry::new(at).with_hits(hits)
 }
 
 /// Which segment is next, if any is sealed.
@@ -83,7 +96,7 @@ pub fn plan(entries: &[Entry], segment: u32, why: Why, index: &Index, units: u32
     let hits: Vec<Option<u8>> = entries.iter().map(|entry| hits(entry, segment, index)).collect();
     let mut keep = vec![false; entries.len()];
     let mut room = match why {
-        Why::Oldest => u64::from(units / 2),
+        Why::Oldest => u64::from(units) * 3 / 4,
         Why::Sparse => u64::from(units),
     };
     let least = if why == Why::Sparse { 0 } else { 1 };
@@ -201,17 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn half_a_segment_moves_and_the_most_asked_for_first() {
+    fn three_quarters_of_a_segment_move_and_the_most_asked_for_first() {
         let (log, index, sealed) = filled();
         let (segment, entries) = &sealed[0];
         assert_eq!(entries.len(), 7);
         for (n, entry) in entries.iter().enumerate() {
-            for _ in 0..[1, 0, 3, 1, 2, 1, 3][n] {
+            for _ in 0..[1, 1, 3, 1, 2, 1, 3][n] {
                 index.touch(entry.hash);
             }
         }
         let keep = plan(entries, *segment, Why::Oldest, &index, log.geometry().units());
-        assert_eq!(keep, [true, false, true, false, true, false, true]);
+        assert_eq!(keep, [true, true, true, true, true, false, true]);
         let (own, oldest) = (log.usage().sequence(*segment), log.oldest_but(*segment));
         let fates: Vec<_> = entries
             .iter()
@@ -219,7 +232,16 @@ mod tests {
             .map(|(entry, keep)| fate(entry, entry.at(*segment), keep, &index, own, oldest))
             .collect();
         assert_eq!(fates[0], Fate::Move);
-        assert_eq!(fates[1], Fate::Evict { bury: false });
+        assert_eq!(fates[5], Fate::Evict { bury: false });
+    }
+
+    /// A small record, never asked for, moves twice.
+    #[test]
+    fn what_is_small_has_credit() {
+        let at = Location { segment: 1, unit: 0, units: SMALL };
+        assert_eq!(first_entry(at).hits(), 3);
+        assert_eq!(first_entry(at).location(), at);
+        assert_eq!(first_entry(Location { units: SMALL + 1, ..at }).hits(), 0);
     }
 
     /// What replaces a record may still wait to be written when the record's segment is used again before an older one.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::format::Role;
 use super::index::{self, Index, Table};
 use super::log::{Entry, Usage};
-use super::update_hash;
+use super::{reclaim, update_hash};
 
 /// A content or a tombstone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +57,7 @@ impl Merge {
             hash: entry.hash,
             sequence: entry.sequence,
             is_tombstone: entry.role == Role::Tombstone,
-            entry: index::Entry::new(entry.at(segment)).bits(),
+            entry: reclaim::first_entry(entry.at(segment)).bits(),
         });
     }
 
