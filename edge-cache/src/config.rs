@@ -349,7 +349,7 @@ impl Plan {
 /// one that clients ask, for requests. Over a disk the policy that knows what lies below spares the origin the most of both
 /// (`scripts/bench.sh tiers`).
 pub fn store_policy(edge: &EdgeSpec) -> StorePolicy {
-    edge.policy.unwrap_or(match edge.role {
+    edge.policy.unwrap_or_else(|| match edge.role {
         Role::Parent if !has_disk(edge) => StorePolicy::S3Fifo,
         Role::Parent | Role::Edge | Role::Both => StorePolicy::SizeAware,
     })

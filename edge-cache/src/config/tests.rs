@@ -116,7 +116,7 @@ fn a_parent_asks_no_parent_and_one_of_both_knows_itself() {
     assert!(plan(Some("icn-p1")).unwrap().parents["icn-p1"].is_self);
 }
 
-/// A parent works for bytes, who is asked by clients for requests; with disks below it large objects need no favour.
+/// A parent works for bytes, who is asked by clients for requests; over a disk the policy that knows of it is best for both.
 #[test]
 fn the_policy_of_the_memory_tier_is_that_of_the_role_or_what_is_said() {
     let of = |file: &str, node: &str| {
@@ -142,6 +142,13 @@ fn the_policy_of_the_memory_tier_is_that_of_the_role_or_what_is_said() {
         of(&FILE.replace("memory = \"64MiB\"", disk), "fra-1"),
         (StorePolicy::SizeAware, true)
     );
+    let parent = FILE.replace(
+        "role = \"parent\"",
+        "role = \"parent\"\ndisk = { path = \"d\", size = \"1GiB\" }",
+    );
+    assert_eq!(of(&parent, "iad-p1"), (StorePolicy::SizeAware, true));
+    let told = parent.replace("disk =", "policy = \"s3-fifo\"\ndisk =");
+    assert_eq!(of(&told, "iad-p1"), (StorePolicy::S3Fifo, true));
 }
 
 #[test]

@@ -241,7 +241,8 @@ pub struct EdgeSpec {
     /// What the process may take, all told: stored objects get what connections and requests leave.
     #[serde(default = "memory")]
     pub memory: Size,
-    /// Which entries of the memory tier make room for others. None: `size-aware`, for a parent `s3-fifo`.
+    /// Which entries of the memory tier make room for others. None: `size-aware`, for a parent without
+    /// disks `s3-fifo`.
     pub policy: Option<StorePolicy>,
     /// The disk tier under the memory tier.
     pub disk: Option<DiskSpec>,
