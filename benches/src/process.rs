@@ -133,15 +133,25 @@ impl Server {
 
     /// Memory in bytes: shared pages count once over all its processes where the kernel tells.
     pub fn memory(&self) -> u64 {
+        self.sum(&["Pss:"])
+    }
+
+    /// The same without pages of files, which the kernel can have back.
+    pub fn own_memory(&self) -> u64 {
+        self.sum(&["Pss_Anon:", "Pss_Shmem:"])
+    }
+
+    /// Sums of fields of the kernel's summary; of none of them, what is resident.
+    fn sum(&self, keys: &[&str]) -> u64 {
         let of = |pid: libc::pid_t| {
             let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
             let status = || std::fs::read_to_string(format!("/proc/{pid}/status"));
-            let find = |text: String, key: &str| {
-                let line = text.lines().find(|line| line.starts_with(key))?.to_owned();
+            let find = |text: &str, key: &str| {
+                let line = text.lines().find(|line| line.starts_with(key))?;
                 line.split_whitespace().nth(1)?.parse::<u64>().ok()
             };
-            let pss = rollup.ok().and_then(|text| find(text, "Pss:"));
-            pss.or_else(|| find(status().ok()?, "VmRSS:")).unwrap_or(0) * 1024
+            let sum = rollup.ok().and_then(|text| keys.iter().map(|key| find(&text, key)).sum());
+            sum.or_else(|| find(&status().ok()?, "VmRSS:")).unwrap_or(0) * 1024
         };
         self.members().into_iter().map(of).sum()
     }

@@ -27,17 +27,39 @@ pub enum Kind {
     SquidGdsf,
 }
 
-/// Our disk may be written so many times over in a day: a trace of days is replayed within minutes.
+/// Our disk may be written so many times over in a day: a trace of days is replayed within minutes. So what is seen for the
+/// first time is let in as long as the disk is not full, and hardly after that.
 pub const DAILY_WRITES: u64 = 1000;
 
 /// What a cache may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Budget {
-    /// Bytes of memory for stored objects (of ours: for the whole process).
+    /// Bytes of memory. Ours is told so for the whole process, others for stored objects.
     pub memory: u64,
     /// Bytes of disk.
     pub disk: Option<u64>,
 }
+
+impl Budget {
+    /// What a cache is told next that was told `told` and took `taken`: in proportion less of what it took too much of. None:
+    /// it has kept to this.
+    pub fn next(self, told: Self, taken: Self) -> Option<Self> {
+        let is_over = |may: u64, taken: u64| taken as f64 > may as f64 * (1.0 + TOLERANCE);
+        let less = |told: u64, may: u64, taken: u64| match is_over(may, taken) {
+            true => (told as f64 * may as f64 / taken as f64) as u64 >> 20 << 20,
+            false => told,
+        };
+        let disk = match (told.disk, self.disk, taken.disk) {
+            (Some(told), Some(may), Some(taken)) => Some(less(told, may, taken)),
+            (told, ..) => told,
+        };
+        let next = Self { memory: less(told.memory, self.memory, taken.memory), disk };
+        (next != told).then_some(next)
+    }
+}
+
+/// What a cache may take beyond what it was given, of that.
+const TOLERANCE: f64 = 0.1;
 
 /// Where a cache is to listen and to keep its files.
 #[derive(Clone, Debug)]
@@ -317,5 +339,29 @@ fn squid(budget: Budget, place: &Place<'_>, policy: &str) -> anyhow::Result<Vec<
             Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), script])
         }
         None => command("squid", &["-N", "-f", &file]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn budget(memory: u64, disk: Option<u64>) -> Budget {
+        Budget { memory: memory * MIB, disk: disk.map(|disk| disk * MIB) }
+    }
+
+    #[test]
+    fn who_takes_too_much_is_told_less_of_that() {
+        let may = budget(100, Some(500));
+        assert_eq!(may.next(may, budget(109, Some(549))), None);
+        assert_eq!(may.next(may, budget(200, Some(500))), Some(budget(50, Some(500))));
+        assert_eq!(may.next(may, budget(20, Some(1000))), Some(budget(100, Some(250))));
+        let told = budget(50, Some(500));
+        assert_eq!(may.next(told, budget(125, Some(500))), Some(budget(40, Some(500))));
+        assert_eq!(may.next(told, budget(105, Some(500))), None);
+        let may = budget(100, None);
+        assert_eq!(may.next(may, budget(200, None)), Some(budget(50, None)));
     }
 }

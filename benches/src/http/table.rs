@@ -16,6 +16,10 @@ pub struct Row {
     pub setting: &'static str,
     /// What it may take.
     pub budget: Budget,
+    /// What it was told that it may: less, where it took more than that.
+    pub told: Budget,
+    /// What it has taken: memory without pages of files on disk, with files on a tmpfs; files on disk.
+    pub taken: Budget,
     /// Which.
     pub server: Kind,
     /// Requests that cost the origin none.
@@ -34,8 +38,6 @@ pub struct Row {
     pub first_byte: [f64; 2],
     /// Bytes written to disks for a byte requested.
     pub written_per_byte: f64,
-    /// Bytes that its files take at the end, those on a tmpfs included.
-    pub files: u64,
     /// Requests answered wrongly.
     pub wrong: u64,
     /// The first of them.
@@ -43,9 +45,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether its files take more than a tenth beyond what it was given: what it reached that way is held against nobody.
+    /// Whether it has taken more than a tenth beyond what it was given: what it reached that way is held against nobody.
     pub fn is_over(&self) -> bool {
-        self.files as f64 > 1.1 * self.budget.disk.unwrap_or(self.budget.memory) as f64
+        self.budget.next(self.told, self.taken).is_some()
     }
 }
 
@@ -63,13 +65,14 @@ pub struct Predicted {
 /// All of it, for people.
 pub fn table(rows: &[Row], predicted: &[Predicted]) -> String {
     let mut out = format!(
-        "{:<12} {:<15} {:>7} {:>7} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n",
+        "{:<12} {:<15} {:>7} {:>7} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n",
         "",
         "",
         "object",
         "byte",
         "origin GB",
-        "RSS MiB",
+        "memory",
+        "disk",
         "CPU/GB",
         "CPU/req",
         "p50",
@@ -82,22 +85,20 @@ pub fn table(rows: &[Row], predicted: &[Predicted]) -> String {
         last = row.setting;
         let _ = write!(
             out,
-            "{setting:<12} {:<15} {:>7.4} {:>7.4} {:>10.2} {:>8.0} {:>8.2} {:>8.1} {:>8.0} {:>8.0} {:>8.3}",
+            "{setting:<12} {:<15} {:>7.4} {:>7.4} {:>10.2} {:>8} {:>8} {:>8.2} {:>8.1} {:>8.0} {:>8.0} {:>8.3}",
             row.server.name(),
             row.object,
             row.byte,
             row.origin_bytes as f64 / 1e9,
-            row.resident as f64 / f64::from(1 << 20),
+            mebibytes(row.taken.memory),
+            mebibytes(row.taken.disk.unwrap_or(0)),
             row.cpu_per_gigabyte,
             row.cpu_per_request,
             row.first_byte[0],
             row.first_byte[1],
             row.written_per_byte,
         );
-        if row.is_over() {
-            let _ =
-                write!(out, "  files of {:.2} GB: over what it was given", row.files as f64 / 1e9);
-        }
+        out.push_str(&notes(row));
         if let Some(first) = &row.first_wrong {
             let _ = write!(out, "  {} wrong: {first}", row.wrong);
         }
@@ -112,10 +113,29 @@ pub fn table(rows: &[Row], predicted: &[Predicted]) -> String {
         }
     }
     out.push_str(
-        "object, byte: requests and bytes that the origin was spared; CPU/GB: seconds for 10^9 bytes; CPU/req: microseconds; p50, p99:\n\
+        "object, byte: requests and bytes that the origin was spared; memory, disk: MiB taken at the end, pages of files on disk left\n\
+         out, files on a tmpfs counted; told: a cache that took more than a tenth beyond what it may was told less; CPU/GB: seconds for 10^9 bytes; CPU/req: microseconds; p50, p99:\n\
          microseconds to the first byte; written: bytes written to disk for a byte requested\n",
     );
     out
+}
+
+/// What a cache was told, and whether it kept to what it may take.
+fn notes(row: &Row) -> String {
+    let mut out = String::new();
+    if row.told != row.budget {
+        let disk = row.told.disk.map(|disk| format!(" and {}", mebibytes(disk)));
+        let _ =
+            write!(out, "  told {}{} MiB", mebibytes(row.told.memory), disk.unwrap_or_default());
+    }
+    if row.is_over() {
+        out.push_str("  took more than it may");
+    }
+    out
+}
+
+const fn mebibytes(bytes: u64) -> u64 {
+    bytes >> 20
 }
 
 /// What is below its goal, a line each.
