@@ -41,19 +41,29 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What a cache is told next that was told `told` and took `taken`: in proportion less of what it took too much of. None:
-    /// it has kept to this.
-    pub fn next(self, told: Self, taken: Self) -> Option<Self> {
+    /// Whether more than this was taken, by more than a tenth.
+    pub fn is_exceeded(self, taken: Self) -> bool {
         let is_over = |may: u64, taken: u64| taken as f64 > may as f64 * (1.0 + TOLERANCE);
-        let less = |told: u64, may: u64, taken: u64| match is_over(may, taken) {
-            true => (told as f64 * may as f64 / taken as f64) as u64 >> 20 << 20,
-            false => told,
+        is_over(self.memory, taken.memory)
+            || self.disk.zip(taken.disk).is_some_and(|(may, taken)| is_over(may, taken))
+    }
+
+    /// What a cache is told next that was told `told` and took `taken`: in proportion less of what it took too much of, more of
+    /// what it was told too little of. None: it takes what it may.
+    pub fn next(self, told: Self, taken: Self) -> Option<Self> {
+        let fit = |told: u64, may: u64, taken: u64| {
+            let times = may as f64 / taken.max(1) as f64;
+            let fits = 1.0 / (1.0 + TOLERANCE)..=1.0 / (1.0 - TOLERANCE);
+            match fits.contains(&times) {
+                true => told,
+                false => ((told as f64 * times) as u64 >> 20 << 20).min(may),
+            }
         };
         let disk = match (told.disk, self.disk, taken.disk) {
-            (Some(told), Some(may), Some(taken)) => Some(less(told, may, taken)),
+            (Some(told), Some(may), Some(taken)) => Some(fit(told, may, taken)),
             (told, ..) => told,
         };
-        let next = Self { memory: less(told.memory, self.memory, taken.memory), disk };
+        let next = Self { memory: fit(told.memory, self.memory, taken.memory), disk };
         (next != told).then_some(next)
     }
 }
@@ -361,6 +371,9 @@ mod tests {
         let told = budget(50, Some(500));
         assert_eq!(may.next(told, budget(125, Some(500))), Some(budget(40, Some(500))));
         assert_eq!(may.next(told, budget(105, Some(500))), None);
+        assert_eq!(may.next(told, budget(80, Some(500))), Some(budget(62, Some(500))));
+        assert!(!may.is_exceeded(budget(109, Some(549))));
+        assert!(may.is_exceeded(budget(111, Some(1))) && may.is_exceeded(budget(1, Some(551))));
         let may = budget(100, None);
         assert_eq!(may.next(may, budget(200, None)), Some(budget(50, None)));
     }

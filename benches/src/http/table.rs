@@ -47,7 +47,7 @@ pub struct Row {
 impl Row {
     /// Whether it has taken more than a tenth beyond what it was given: what it reached that way is held against nobody.
     pub fn is_over(&self) -> bool {
-        self.budget.next(self.told, self.taken).is_some()
+        self.budget.is_exceeded(self.taken)
     }
 }
 
