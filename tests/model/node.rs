@@ -260,11 +260,14 @@ impl Cache for Running {
         let status = reply.cache_status();
         let detail = status.rsplit_once("detail=").map_or("", |(_, detail)| detail);
         let came = asked.last().and_then(|answer| number(&answer.as_ref()?.1));
-        // Who wants no content does not wait for it; that it is stored is told when its head is here.
-        let held = wait::until("what is said to be stored to be there", || {
+        // Who wants no content does not wait for it; that it is stored is told when its head is here, and what it replaces
+        // goes when it is over.
+        let held = wait::until("what is said to be stored to be there, and no fetch", || {
+            let fetches = self.fleet.node("e1").admin_json("/v1/status")["fills"].as_u64();
             let held = self.held();
             let told = status.contains("; stored") && came.is_some();
-            (!told || held.iter().any(|held| Some(held.0) == came)).then_some(held)
+            let is_there = !told || held.iter().any(|held| Some(held.0) == came);
+            (is_there && fetches == Some(0)).then_some(held)
         });
         let shown = lines(&reply.head.fields, "x-id").first().and_then(|id| id.parse().ok());
         let id = shown.or_else(|| selected.map(|(id, _)| id)).unwrap_or(u64::MAX);
