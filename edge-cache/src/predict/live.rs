@@ -3,7 +3,7 @@
 //!
 //! The sample is one of keys, with all requests for each, so that a simulated node is the real one at a smaller scale. It
 //! begins with all keys, and loses half of them whenever the largest of the simulated nodes has more objects than
-//! [`Shape::most`], or when it takes too much time ([`work`]). It never grows again: then a node would have to forget what it
+//! [`Shape::most`], or when it takes too much time (`work`). It never grows again: then a node would have to forget what it
 //! knows. Of so few keys that the ratios would be guesses if they were fewer, one request of two, four, … is simulated
 //! instead, for as long as it has to be.
 //!

@@ -1,6 +1,6 @@
 //! Where the body of a stored response lies. A short one lies behind its head, in the same piece of memory: so it costs
 //! nothing of its own, and an update of the head copies it. A longer one has memory of its own, or lies in segments. The end
-//! of either may lie in a second piece, see [`super::allocator`].
+//! of either may lie in a second piece, see `store::allocator`.
 
 use std::sync::Arc;
 
