@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 0.003;
 /// What is left of a difference when its last shown digit has been rounded.
 const ROUNDING: f64 = 0.000_5;
 /// Ratios that differ by less are a tie.
-const TIE: f64 = 0.005;
+pub const TIE: f64 = 0.005;
 
 /// Object and byte hit ratios of the research's own simulator on its own web mix (metropolis in the United States, 2025):
 /// thousandths of the footprint, policy, ratios. What a stream of ours gives for the same policies tells how near it is.

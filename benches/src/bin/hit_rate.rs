@@ -28,7 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 ///
 /// Replays request streams like those of a CDN (web, images, video, downloads), or a log of yours, at cache sizes from 0.1 to
 /// 30 % of their footprint. A quarter of each warms the cache up and is not counted. All but moka give the same figures on
-/// every run and machine. Exit code 1: a goal is missed, or a figure has fallen by more than 0.3 points behind the committed
+/// every run and machine. Exit code 1: a goal is missed by half a point or more, or a figure has fallen by more than 0.3 points behind the committed
 /// ones.
 #[derive(Debug, Parser)]
 #[command(name = "hit_rate")]

@@ -296,8 +296,8 @@ impl Trial<'_> {
             ttl: None,
         });
         let (mut tally, mut requests) = (Tally::default(), 0);
-        let days = self.requests.last().map_or(1, |last| last.at.max(1));
-        let pace = own.took.map_or(1.0, |took| took.as_secs_f64() * 1e3 / days as f64);
+        let span = self.requests.last().map_or(1, |last| last.at.max(1));
+        let pace = own.took.map_or(1.0, |took| took.as_secs_f64() * 1e3 / span as f64);
         for (at, request) in self.requests.iter().enumerate() {
             let time = Duration::from_millis(request.at).mul_f64(pace);
             let answer = node.request(request.id, request.bytes, time);

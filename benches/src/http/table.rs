@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::peers::{Budget, Kind};
-
-/// Ratios nearer than this are the same.
-pub const TIE: f64 = 0.005;
+use crate::figures::TIE;
 
 /// What a cache made of the trace, after its first quarter.
 #[derive(Clone, Debug, Serialize)]

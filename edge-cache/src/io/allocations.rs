@@ -119,7 +119,6 @@ fn an_entry_weighs_what_tables_take() {
             memory
         });
         let each = bytes / COUNT as u64;
-
         assert!(each.abs_diff(ENTRY) <= off, "{policy:?}: {each} bytes an entry");
         assert_eq!(memory.stats().objects, COUNT as u64);
     }

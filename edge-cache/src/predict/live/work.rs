@@ -56,7 +56,7 @@ impl Work {
     /// `all` has been served until now.
     pub(super) fn earn(&mut self, now: Duration, all: &Tally) {
         let seconds = now.saturating_sub(self.served.0).as_secs_f64();
-        // Those who ask for a report come at any time.
+        // In shorter times too little is served to say how much that is.
         if seconds < 0.5 {
             return;
         }
@@ -154,7 +154,7 @@ mod tests {
         work.begin(now);
         assert!(!work.is_too_much());
         work.earn(now, &all);
-        assert_eq!(work.credit, GRACE, "a report earns nothing");
+        assert_eq!(work.credit, GRACE, "no time has passed");
         assert!(!work.has_room(now + second(9)));
     }
 }
